@@ -1,0 +1,1 @@
+"""tracemill: PyTorch-style scripts compiled to one static IR."""

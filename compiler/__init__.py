@@ -1,0 +1,1 @@
+"""Passes, pipeline, kernel generation and the command line."""
