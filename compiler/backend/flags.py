@@ -1,0 +1,23 @@
+"""What, besides its source, decides a kernel's code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class CompileFlags:
+    """Aliasing of a kernel's operands.
+
+    Attributes:
+        noalias: no two operands overlap, except as `in_place` says.
+        in_place: pairs (input slot, output slot) that are the same memory; both are then read through one pointer,
+            so that LLVM sees the same element at the same index and still vectorises.
+    """
+
+    noalias: bool = True
+    in_place: tuple[tuple[int, int], ...] = ()
+
+    def key(self) -> str:
+        """Canonical text for cache keys."""
+        return f"noalias={int(self.noalias)} in_place={','.join(f'{a}={b}' for a, b in sorted(self.in_place))}"
