@@ -34,6 +34,13 @@ def print_graph(graph: Graph, *, constants: MutableMapping[str, np.ndarray[Any, 
     return _Printer(constants, places, scopes).graph(graph, "") + "\n"
 
 
+def statement_lines(graph: Graph) -> list[tuple[Node, str]]:
+    """Every node that has a line of its own, with that line (without indent)."""
+    printer = _Printer(None, False, False)
+    names = printer.names(graph)
+    return [(n, printer.statement(n, names, "")) for n in graph.nodes if printer.has_line(n, names)]
+
+
 def name_text(name: str) -> str:
     """A name as the grammar wants it: bare, or quoted if it is not an identifier."""
     return name if _PLAIN.match(name) and name not in _KEYWORDS else json.dumps(name)
@@ -61,7 +68,7 @@ class _Printer:
         self.constants, self.places, self.scopes = constants, places, scopes
 
     def graph(self, g: Graph, indent: str) -> str:
-        names = self._names(g)
+        names = self.names(g)
         inner = indent + "  "
         head = f"graph {name_text(g.name)}" if g.name else "graph"
         if g.sizes:
@@ -74,16 +81,16 @@ class _Printer:
             lines = [f"{head} (", *(f"{inner}  {p}," for p in params), f"{indent}) {{"]
         scope = ""
         for node in g.nodes:
-            if node not in names or node.op.name in ("input", "result") or self._is_literal(node):
+            if not self.has_line(node, names):
                 continue
             if self.scopes and node.place.scope != scope:
                 scope = node.place.scope
                 lines.append(f"{inner}# {' '.join(scope.split()) or '(top)'}")
-            lines.append(self._statement(node, names, inner))
+            lines.append(self.statement(node, names, inner))
         lines.append(self._return(g, names, inner))
         return "\n".join([*lines, indent + "}"])
 
-    def _names(self, g: Graph) -> dict[Node, str]:
+    def names(self, g: Graph) -> dict[Node, str]:
         """`%name` of every node; tuple nodes get theirs through their `result` nodes."""
         names: dict[Node, str] = {}
         projected: dict[tuple[Node, int], str] = {}  # one name however many places project the same result
@@ -104,6 +111,9 @@ class _Printer:
                     projected[node.inputs[0], node.attrs.index] = names[node]
         return names
 
+    def has_line(self, node: Node, names: dict[Node, str]) -> bool:
+        return node in names and node.op.name not in ("input", "result") and not self._is_literal(node)
+
     @staticmethod
     def _is_literal(node: Node) -> bool:
         return node.op.name == "constant" and not node.attrs.value.array.shape
@@ -113,7 +123,7 @@ class _Printer:
         default = "" if spec.default is None else f" = {scalar_text(spec.default, spec.type.dtype)}"
         return f"%{name_text(spec.name)}: {spec.type} {spec.role}{default}"
 
-    def _statement(self, node: Node, names: dict[Node, str], indent: str) -> str:
+    def statement(self, node: Node, names: dict[Node, str], indent: str) -> str:
         if isinstance(node.type, TupleType):
             projections = {n.attrs.index: names[n] for n in names if n.op.name == "result" and n.inputs[0] is node}
             targets = ", ".join(projections.get(i, "_") for i in range(len(node.type.items)))
