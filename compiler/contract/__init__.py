@@ -1,0 +1,1 @@
+"""Generators of contraction and window kernels: batched GEMM, convolution and its gradients, pooling."""

@@ -1,0 +1,98 @@
+"""Register tiles: how many rows and vectors of C one micro-kernel call keeps in registers on this CPU."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ...ir.dtypes import DType
+
+
+@dataclass(frozen=True, slots=True)
+class TileShape:
+    """A micro-kernel's register tile.
+
+    Results do not depend on it: each output is one chain of fused multiply-adds in ascending k whatever the tile.
+
+    Attributes:
+        rows: rows of C (broadcast operand) in a full tile.
+        vectors: vectors of C columns in a full tile.
+        lanes: elements of one vector.
+        tail_rows: rows of the tile that finishes what `rows` does not divide; it clamps to the rows that are left.
+    """
+
+    rows: int
+    vectors: int
+    lanes: int
+    tail_rows: int
+
+    @property
+    def columns(self) -> int:
+        """Columns of a full tile."""
+        return self.vectors * self.lanes
+
+
+# Accumulators plus B vectors plus one splat fit the vector registers (32, or 16 before AVX-512 on x86).
+_SHAPES = {"avx512": (12, 2, 64, 4), "avx2": (6, 2, 32, 2), "neon": (8, 2, 16, 4), "generic": (4, 2, 16, 2)}
+
+
+@lru_cache(maxsize=1)
+def host_isa() -> str:
+    """The widest instruction set we have tiles for on this CPU: `avx512`, `avx2`, `neon` or `generic`."""
+    import platform
+
+    import llvmlite.binding as llvm
+
+    try:
+        features = llvm.get_host_cpu_features()
+    except RuntimeError:
+        features = {}
+    if features.get("avx512f"):
+        return "avx512"
+    if features.get("avx2") and features.get("fma"):
+        return "avx2"
+    return "neon" if platform.machine().lower() in ("arm64", "aarch64") else "generic"
+
+
+def tile_shape(dtype: DType, isa: str | None = None) -> TileShape:
+    """The tile for a compute dtype (f32 or f64) on `isa` (default: this CPU)."""
+    rows, vectors, vector_bytes, tail_rows = _SHAPES[isa or host_isa()]
+    return TileShape(rows, vectors, vector_bytes // dtype.itemsize, tail_rows)
+
+
+@dataclass(frozen=True, slots=True)
+class MicroKernel:
+    """One micro-kernel variant; `name` is what generated sources call.
+
+    Attributes:
+        dtype: `f32` or `f64`.
+        rows, vectors, lanes: the register tile.
+        clamped: rows past the run-time row count repeat the last row (same values, same stores).
+        indexed: operand offsets of step k come from a table instead of constant strides.
+    """
+
+    dtype: str
+    rows: int
+    vectors: int
+    lanes: int
+    clamped: bool
+    indexed: bool
+
+    @property
+    def name(self) -> str:
+        """E.g. `tile_f32_12x2x16`, `tile_f64_4x1x8_clamped_indexed`."""
+        flags = ("_clamped" if self.clamped else "") + ("_indexed" if self.indexed else "")
+        return f"tile_{self.dtype}_{self.rows}x{self.vectors}x{self.lanes}{flags}"
+
+
+_NAME = re.compile(r"tile_(f32|f64)_(\d+)x(\d+)x(\d+)(_clamped)?(_indexed)?")
+
+
+def parse_micro_kernel(name: str) -> MicroKernel | None:
+    """The variant that a name in a generated source means, or None for any other name."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    dtype, rows, vectors, lanes, clamped, indexed = match.groups()
+    return MicroKernel(dtype, int(rows), int(vectors), int(lanes), bool(clamped), bool(indexed))

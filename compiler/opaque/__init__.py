@@ -1,0 +1,1 @@
+"""Generators of kernels that fusion never looks into: cumulative sums, sorting, indexing with run-time checks."""

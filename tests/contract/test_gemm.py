@@ -1,0 +1,180 @@
+"""Batched matrix products against NumPy, in both legs and any split, with the same bits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tracemill.compiler.contract.gemm import DotGeneral
+from tracemill.compiler.contract.text import Epilogue
+from tracemill.compiler.contract.tiles import TileShape
+from tracemill.ir import dtypes
+from tracemill.ir.dims import sym
+
+SMALL = TileShape(rows=3, vectors=2, lanes=4, tail_rows=2)
+
+
+def random(rng: np.random.Generator, dtype: dtypes.DType, *shape: int) -> np.ndarray:
+    if dtype.is_float:
+        return rng.standard_normal(shape).astype(dtype.numpy)
+    return rng.integers(0, 200, shape).astype(dtype.numpy)
+
+
+def run(launch, spec, a, b, *, a_strides=None, b_strides=None, shares=1):
+    """A [b..., m, k] and B [b..., k, n] as arrays; strides (elements) may be given for transposed storage."""
+    r = spec.batch_rank
+    batch, (m, k), n = a.shape[:r], a.shape[r:], b.shape[-1]
+    sa = a_strides or [s // a.itemsize for s in a.strides]
+    sb = b_strides or [s // b.itemsize for s in b.strides]
+    extents = [m, n, k, sa[r], sa[r + 1], sb[r], sb[r + 1], *batch, *sa[:r], *sb[:r]]
+    steps = spec.parallel_range(int(np.prod(batch, dtype=int)), m, n)
+    memory = [x if not x.size else np.lib.stride_tricks.as_strided(x, (span(x),), (x.itemsize,)) for x in (a, b)]
+    (c,) = launch(spec.kernel(), memory, [((*batch, m, n), spec.dtype.numpy)], extents, steps,
+                  spec.scratch_bytes(), shares=shares)
+    return c
+
+
+def span(x: np.ndarray) -> int:
+    return 1 + sum((n - 1) * s // x.itemsize for n, s in zip(x.shape, x.strides, strict=True))
+
+
+def expected(a: np.ndarray, b: np.ndarray, dtype: dtypes.DType) -> np.ndarray:
+    if dtype.is_float:
+        return a.astype(np.float64) @ b.astype(np.float64)
+    with np.errstate(all="ignore"):
+        return (a.astype(np.int64) @ b.astype(np.int64)).astype(dtype.numpy)
+
+
+def check(c: np.ndarray, a: np.ndarray, b: np.ndarray, dtype: dtypes.DType) -> None:
+    want = expected(a, b, dtype)
+    if not dtype.is_float:
+        np.testing.assert_array_equal(c, want)
+        return
+    scale = np.abs(a.astype(np.float64)) @ np.abs(b.astype(np.float64))
+    eps = {"f64": 2e-16, "f32": 1.2e-7, "f16": 1e-3, "bf16": 8e-3}[dtype.name]
+    assert np.all(np.abs(c.astype(np.float64) - want) <= eps * (scale + 1e-30) * max(1, a.shape[-1] ** 0.5))
+
+
+SHAPES = [(1, 1, 1), (1, 5, 40), (13, 33, 32), (24, 17, 64), (7, 3, 10), (29, 20, 47), (4, 0, 5), (0, 3, 4), (3, 4, 0)]
+
+
+@pytest.mark.parametrize("dtype", [dtypes.f32, dtypes.f64], ids=str)
+@pytest.mark.parametrize("m,k,n", SHAPES)
+@pytest.mark.parametrize("layout", ["nn", "nt", "tn"])
+def test_float_product(launch, dtype, m, k, n, layout):
+    rng = np.random.default_rng(m + 10 * k + 100 * n)
+    a = random(rng, dtype, k, m).T if layout[0] == "t" else random(rng, dtype, m, k)
+    b = random(rng, dtype, n, k).T if layout[1] == "t" else random(rng, dtype, k, n)
+    spec = DotGeneral(dtype)
+    c = run(launch, spec, a, b)
+    check(c, a, b, dtype)
+    for shares in (2, 3):
+        np.testing.assert_array_equal(run(launch, spec, a, b, shares=shares), c)
+
+
+@pytest.mark.parametrize("launch", ["compiled"], indirect=True)
+@pytest.mark.parametrize("m,k,n", [(100, 600, 40), (800, 1100, 33), (130, 513, 64)])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_blocked_k(launch, m, k, n, transposed):
+    rng = np.random.default_rng(0)
+    a = random(rng, dtypes.f32, m, k)
+    b = random(rng, dtypes.f32, n, k).T if transposed else random(rng, dtypes.f32, k, n)
+    spec = DotGeneral(dtypes.f32)
+    c = run(launch, spec, a, b)
+    check(c, a, b, dtypes.f32)
+    np.testing.assert_array_equal(run(launch, spec, a, b, shares=3), c)
+
+
+@pytest.mark.parametrize("dtype", [dtypes.f32, dtypes.f64], ids=str)
+def test_bits_do_not_depend_on_tile_layout_or_leg(launcher, dtype):
+    rng = np.random.default_rng(1)
+    a, b = random(rng, dtype, 19, 37), random(rng, dtype, 37, 45)
+    reference = chain(a, b)
+    for leg in ("plain", "compiled"):
+        launch = launcher(leg)
+        for tile in (None, SMALL, TileShape(6, 2, 8, 2)):
+            for layout in (b, np.ascontiguousarray(b.T).T):
+                np.testing.assert_array_equal(run(launch, DotGeneral(dtype, tile=tile), a, layout), reference)
+        rows = np.concatenate([run(launch, DotGeneral(dtype), a[i:i + 1], b) for i in range(3)])
+        np.testing.assert_array_equal(rows, reference[:3])
+
+
+def chain(a, b):
+    """Every output as one chain of fused multiply-adds in ascending k."""
+    from tracemill.compiler.contract.softfma import fma_f32, fma_f64
+
+    acc = np.zeros((a.shape[0], b.shape[1]), a.dtype)
+    for k in range(a.shape[1]):
+        acc = (fma_f32 if a.dtype == np.float32 else fma_f64)(a[:, k, None], b[None, k], acc)
+    return acc
+
+
+@pytest.mark.parametrize("dtype", [dtypes.f16, dtypes.bf16, dtypes.i64, dtypes.i32, dtypes.i8, dtypes.u8,
+                                   dtypes.u64], ids=str)
+@pytest.mark.parametrize("m,k,n", [(1, 1, 1), (13, 6, 35), (5, 9, 70), (3, 4, 0)])
+def test_other_dtypes(launch, dtype, m, k, n):
+    rng = np.random.default_rng(2)
+    a, b = random(rng, dtype, m, k), random(rng, dtype, n, k).T
+    c = run(launch, DotGeneral(dtype), a, b)
+    check(c, a, b, dtype)
+    np.testing.assert_array_equal(run(launch, DotGeneral(dtype), a, np.ascontiguousarray(b), shares=2), c)
+
+
+def test_batch_axes_with_free_strides(launch):
+    """Attention's layout: batch and heads are not adjacent, nothing is copied."""
+    rng = np.random.default_rng(3)
+    q, k = random(rng, dtypes.f32, 2, 9, 3, 8), random(rng, dtypes.f32, 2, 11, 3, 8)
+    a, b = q.transpose(0, 2, 1, 3), k.transpose(0, 2, 3, 1)
+    c = run(launch, DotGeneral(dtypes.f32, batch_rank=2), a, b)
+    check(c, a, b, dtypes.f32)
+    np.testing.assert_array_equal(run(launch, DotGeneral(dtypes.f32, batch_rank=2), a, b, shares=3), c)
+
+
+def test_strided_result(launch):
+    """C written transposed over its batch axis: [b, t, h, d] in memory for result axes b, h, t, d."""
+    rng = np.random.default_rng(4)
+    p, v = random(rng, dtypes.f32, 2, 3, 7, 7), random(rng, dtypes.f32, 2, 3, 7, 32)
+    spec = DotGeneral(dtypes.f32, batch_rank=2, strided_out=True)
+    extents = [7, 32, 7, 7, 1, 32, 1, 2, 3, 147, 49, 672, 224, 96, 1, 672, 32]
+    (c,) = launch(spec.kernel(), [p, v], [((2, 7, 3, 32), np.float32)], extents, spec.parallel_range(6, 7, 32),
+                  spec.scratch_bytes())
+    np.testing.assert_allclose(c, (p @ v).transpose(0, 2, 1, 3), rtol=1e-5, atol=1e-5)
+
+
+BIAS_RELU = """
+def epilogue(buffers, extents, acc, acc_stride, b, m0, m1, n0, n1):
+    bias = f32_ptr(buffers, 2)
+    y = f32_ptr(buffers, 3)
+    size = extents[SLOT]
+    for m in range(m0, m1):
+        for n in range(n0, n1):
+            value = acc[(m - m0) * acc_stride + n - n0] + bias[n]
+            y[(b * extents[0] + m) * size + n] = value if value > f32(0.0) else f32(0.0)
+"""
+
+
+@pytest.mark.parametrize("m,k,n", [(1, 1, 1), (100, 600, 70), (13, 5, 64)])
+def test_epilogue(launch, m, k, n, request):
+    if k > 100 and "plain" in request.node.name:
+        k = 30
+    rng = np.random.default_rng(5)
+    own = len(DotGeneral(dtypes.f32, batch_rank=1).extents)
+    epilogue = Epilogue(BIAS_RELU.replace("SLOT", str(own)), 2, ("width",))
+    spec = DotGeneral(dtypes.f32, batch_rank=1, epilogue=epilogue)
+    a, b, bias = random(rng, dtypes.f32, 2, m, k), random(rng, dtypes.f32, 2, k, n), random(rng, dtypes.f32, n)
+    extents = [m, n, k, k, 1, n, 1, 2, m * k, k * n, n]
+    for shares in (1, 3):
+        (y,) = launch(spec.kernel(), [a, b, bias], [((2, m, n), np.float32)], extents, spec.parallel_range(2, m, n),
+                      spec.scratch_bytes(), shares=shares)
+        np.testing.assert_allclose(y, np.maximum(a @ b + bias, 0), rtol=1e-4, atol=1e-4)
+
+
+def test_formulas_take_symbolic_sizes():
+    spec = DotGeneral(dtypes.f32, tile=TileShape(12, 2, 16, 4))
+    assert spec.parallel_range(1, sym("B"), 64).evaluate({"B": 25}) == 3 * 2
+    assert isinstance(spec.scratch_bytes(), int)
+
+
+def test_sources_hold_no_sizes():
+    assert DotGeneral(dtypes.f32).kernel().source == DotGeneral(dtypes.f32).kernel().source
+    assert len({DotGeneral(d).kernel().source for d in dtypes.FLOATS}) == 4
