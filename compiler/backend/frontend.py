@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import callconv, codegen, compiler, cpu, types
+from numba.core import base, callconv, codegen, compiler, cpu, types
 from numba.core import compiler_machinery as machinery
 from numba.core import typed_passes as typed
 from numba.core import untyped_passes as untyped
@@ -26,7 +26,7 @@ from numba.core.typing import templates
 from numba.core.typing.templates import AbstractTemplate
 
 from ...ir.errors import InternalError
-from . import llvm, lowering
+from . import builtin_lowering, llvm, lowering
 from .flags import CompileFlags
 
 
@@ -117,12 +117,7 @@ class _DirectCallConv(callconv.BaseCallConv):  # type: ignore[misc]
         builder.ret(ir.Constant(builder.function.function_type.return_type, None))
 
     def return_user_exc(self, builder: Any, exc: Any, exc_args: Any = None, loc: Any = None, func_name: Any = None) -> None:
-        if exc_args != ("range() arg 3 must not be zero",):
-            raise InternalError(f"a kernel may not raise {exc and exc.__name__}{exc_args or ''}")
-        trap = ir.FunctionType(ir.VoidType(), [])
-        name = "llvm.trap"
-        builder.call(builder.module.globals.get(name) or ir.Function(builder.module, trap, name), [])
-        builder.unreachable()
+        raise InternalError(f"a kernel may not raise {exc and exc.__name__}{exc_args or ''}")
 
 
 class _NoEnvironment:
@@ -151,9 +146,21 @@ class _Targets(cpu.CPUContext):  # type: ignore[misc]
         return f"{name.rpartition('.')[2]}.{digest}"
 
     def load_additional_registries(self) -> None:
-        from numba.cpython import builtins, mathimpl, numbers, rangeobj, tupleobj  # noqa: F401
+        from numba.cpython import builtins, mathimpl, numbers, tupleobj  # noqa: F401
 
         self.install_registry(mathimpl.registry)
+
+    def get_function(self, fn: Any, sig: Any, _firstcall: bool = True) -> Any:
+        own = builtin_lowering.find(fn, sig)
+        if own is not None:
+            return base._wrap_impl(own, self, sig.as_function())
+        return super().get_function(fn, sig, _firstcall)
+
+    def pair_first(self, builder: Any, val: Any, ty: Any) -> Any:
+        return builder.extract_value(val, 0)
+
+    def pair_second(self, builder: Any, val: Any, ty: Any) -> Any:
+        return builder.extract_value(val, 1)
 
     def get_abi_sizeof(self, ty: Any) -> int:
         # Asked for every variable, and llvmlite parses a module for each answer.
@@ -179,6 +186,7 @@ class _Typing(typing_context.BaseContext):  # type: ignore[misc]
         super().__init__()
         self.options = CompileFlags()
         self.helper_types: dict[Any, Any] = {}
+        self.helper_signatures: dict[Any, Any] = {}  # of the entry being lowered: its libraries are its own
 
     def _load_builtins(self) -> None:
         from numba.core.typing import builtins  # noqa: F401
@@ -202,6 +210,10 @@ class _Typing(typing_context.BaseContext):  # type: ignore[misc]
             if not issubclass(template, templates._OverloadAttributeTemplate):
                 self.insert_attributes(template(self))
         for value, kind in loader.new_registrations("globals"):
+            if isinstance(kind, types.Function) and all(
+                issubclass(template, templates._OverloadFunctionTemplate) for template in kind.templates
+            ):
+                continue
             known = self._lookup_global(value)
             if known is None:
                 self.insert_global(value, kind)
@@ -212,7 +224,8 @@ class _Typing(typing_context.BaseContext):  # type: ignore[misc]
                     self._insert_global(value, merged)
 
     def resolve_value_type(self, val: Any) -> Any:
-        known = self._lookup_global(val) if isinstance(val, (pytypes.FunctionType, type)) else None
+        callable_global = isinstance(val, (pytypes.FunctionType, pytypes.BuiltinFunctionType, type))
+        known = (builtin_lowering.TYPES.get(val) or self._lookup_global(val)) if callable_global else None
         if known is not None:
             return known
         if isinstance(val, pytypes.FunctionType):
@@ -238,7 +251,11 @@ def _helper_template(function: Any) -> type:
         def generic(self, args: Any, kws: Any) -> Any:
             if kws:
                 return None
-            return _compile_helper(function, tuple(types.unliteral(arg) for arg in args))
+            kinds = tuple(types.unliteral(arg) for arg in args)
+            known = _typing.helper_signatures.get((function, kinds))
+            if known is None:
+                known = _typing.helper_signatures[function, kinds] = _compile_helper(function, kinds)
+            return known
 
     return Helper
 
@@ -252,6 +269,7 @@ class _Pipeline(compiler.CompilerBase):  # type: ignore[misc]
             untyped.TranslateByteCode,
             untyped.FixupArgs,
             untyped.IRProcessing,
+            untyped.GenericRewrites,
             untyped.ReconstructSSA,
             typed.NopythonTypeInference,
             typed.PreLowerStripPhis,
@@ -327,6 +345,7 @@ def lower_entry(function: Any, symbol: str, flags: CompileFlags) -> list[Any]:
         numba.core.errors.NumbaError: the source leaves the subset of Python that kernels may use.
     """
     _typing.options = flags
+    _typing.helper_signatures.clear()
     _register_primitives(function)
     try:
         result, library = _run(function, lowering.ENTRY_TYPES, types.int32, inline=False)
@@ -336,6 +355,19 @@ def lower_entry(function: Any, symbol: str, flags: CompileFlags) -> list[Any]:
     modules = library.closure()
     _decorate(modules[0].get_global(result.fndesc.mangled_name), symbol)
     _attach_alias_metadata(modules, flags)
+    return modules
+
+
+def lower_function(function: Any, args: Any, restype: Any, symbol: str) -> list[Any]:
+    """The LLVM modules of a function that is no kernel (any signature, nothing known of aliasing); the first holds it.
+
+    Raises:
+        numba.core.errors.NumbaError: as `lower_entry`.
+    """
+    _typing.helper_signatures.clear()
+    result, library = _run(function, args, restype, inline=False)
+    modules = library.closure()
+    _rename(modules[0].get_global(result.fndesc.mangled_name), symbol)
     return modules
 
 
@@ -349,15 +381,19 @@ def _forget(entry: Any) -> None:
 
 def _decorate(function: Any, symbol: str) -> None:
     """Give the entry its exported name and tell LLVM what the ABI promises about its arguments."""
-    module = function.parent
-    module.globals.pop(function.name)
-    function.name = symbol
-    module.globals[symbol] = function
+    _rename(function, symbol)
     function.attributes.add("nounwind")
     buffers, extents, _, _, scratch, status = function.args
     for argument in (buffers, extents, scratch, status):
         argument.add_attribute("noalias")
     scratch.attributes.align = 64
+
+
+def _rename(function: Any, symbol: str) -> None:
+    module = function.parent
+    module.globals.pop(function.name)
+    function.name = symbol
+    module.globals[symbol] = function
 
 
 # Beyond this many groups the metadata (quadratic in it) would cost more than it gains.
