@@ -73,7 +73,10 @@ def scale_f64(x: Float, exponent: Integer) -> Float:
 
 
 def exp_parts_pair(x: Float, x_low: Float) -> tuple[Float, Float, Integer]:
-    """(e, e_low, n) with exp(x + x_low) = (1 + e + e_low) * 2**n; |x| < 1500 or NaN, |x_low| tiny."""
+    """(e, e_low, n) with exp(x + x_low) = (1 + e + e_low) * 2**n; |x| < 1500 or NaN, |x_low| tiny.
+
+    The low part holds the cubic and higher terms: it is not below the rounding error of e.
+    """
     shifted = x * LOG2_E_F64 + ROUND_F64
     k = shifted - ROUND_F64
     r, r_low = two_sum(x - k * LN2_1_F64, -k * LN2_2_F64)
@@ -88,7 +91,8 @@ def exp_pair(x: Float, x_low: Float) -> tuple[Float, Float, Integer]:
     """(p, p_low, n) with exp(x + x_low) = (p + p_low) * 2**n, to about 2**-60; |x| < 1500 or NaN."""
     e, e_low, n = exp_parts_pair(x, x_low)
     p, p_low = fast_two_sum(1.0, e)
-    return p, p_low + e_low, n
+    p, p_low = fast_two_sum(p, p_low + e_low)
+    return p, p_low, n
 
 
 def log_pair(x: Float, x_low: Float, exponent: Float) -> tuple[Float, Float]:
