@@ -1,7 +1,7 @@
 """Sliding windows: the geometry that convolutions and pooling share, for inference and for the references.
 
-A window of `k` taps, `dilation` apart, moves by `stride` over an axis of extent `d` with `low` and `high` padding:
-tap `t` of output `o` reads element `o*stride + t*dilation - low`.
+A window of `k` taps, `dilation` apart, moves by `stride` over an axis with `low` and `high`
+padding: tap `t` of output `o` reads element `o*stride + t*dilation - low`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def check_geometry(op: str, attrs: Any, n: int) -> None:
     for name in ("stride", "pads", "dilation"):
         value = getattr(attrs, name)
         if len(value) != n:
-            raise AttributeValueError(f"{op}: {name} {value} needs one entry for each of the {n} spatial axes")
+            raise AttributeValueError(f"{op}: {name} {value} needs one entry for each of {n} spatial axes")
     for name in ("stride", "dilation"):
         if min(getattr(attrs, name)) < 1:
             raise AttributeValueError(f"{op}: {name} {getattr(attrs, name)} must be positive")
@@ -33,7 +33,7 @@ def check_geometry(op: str, attrs: Any, n: int) -> None:
         if len(pair) != 2:
             raise AttributeValueError(f"{op}: pads {attrs.pads} must be pairs (low, high)")
         if any(isinstance(p, int) and p < 0 for p in pair):
-            raise AttributeValueError(f"{op}: pads {attrs.pads} must not be negative", hint="crop with `slice`")
+            raise AttributeValueError(f"{op}: pads {attrs.pads} are negative", hint="crop with `slice`")
 
 
 def out_extents(op: str, attrs: Any, spatial: Sequence[Dim], window: Sequence[Dim]) -> tuple[Dim, ...]:
@@ -46,7 +46,8 @@ def out_extents(op: str, attrs: Any, spatial: Sequence[Dim], window: Sequence[Di
     if any(isinstance(k, int) and k < 1 for k in window):
         raise AttributeValueError(f"{op}: window {show(window)} must be positive")
     out = []
-    for d, k, stride, (low, high), dilation in zip(spatial, window, attrs.stride, attrs.pads, attrs.dilation, strict=True):
+    geometry = zip(spatial, window, attrs.stride, attrs.pads, attrs.dilation, strict=True)
+    for d, k, stride, (low, high), dilation in geometry:
         room = d + low + high - dilation * (k - 1) - 1
         if isinstance(room, int) and room < 0:
             raise ShapeError(

@@ -17,7 +17,7 @@ from ..errors import AttributeValueError, ShapeError
 from ..node import Node
 from ..opdef import Kind, OpDef, Sample, register
 from ..types import TensorType, Type
-from ._common import Array, check_axes, check_extents, ints, require, same_dtype, show, tensor, two, wide
+from ._common import Array, check_axes, check_extents, ints, require, same_dtype, show, tensor, two
 from ._geometry import check_geometry, cropped, out_extents, padded, padded_zeros, taps
 
 NUMBERS = ("float", "int", "uint")
@@ -33,13 +33,19 @@ def free_axes(rank: int, *used: Sequence[int]) -> tuple[int, ...]:
     return tuple(i for i in range(rank) if i not in taken)
 
 
+def _free(attrs: Any, rank_a: int, rank_b: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The axes of a and of b that a dot keeps and does not pair."""
+    return (free_axes(rank_a, attrs.contract_a, attrs.batch_a), free_axes(rank_b, attrs.contract_b, attrs.batch_b))
+
+
 def _infer_dot(attrs: Any, x: Type, y: Type) -> Type:
     a, b = tensor("dot", x), tensor("dot", y)
     require("dot", a, kinds=NUMBERS)
     same_dtype("dot", a, b)
     check_axes("dot", attrs.contract_a + attrs.batch_a, a.rank)
     check_axes("dot", attrs.contract_b + attrs.batch_b, b.rank)
-    for word, left, right in (("contract", attrs.contract_a, attrs.contract_b), ("batch", attrs.batch_a, attrs.batch_b)):
+    pairs = ("contract", attrs.contract_a, attrs.contract_b), ("batch", attrs.batch_a, attrs.batch_b)
+    for word, left, right in pairs:
         if len(left) != len(right):
             raise AttributeValueError(f"dot: {word}_a {left} and {word}_b {right} must name as many axes")
         for i, j in zip(left, right, strict=True):
@@ -47,17 +53,17 @@ def _infer_dot(attrs: Any, x: Type, y: Type) -> Type:
                 raise ShapeError(
                     f"dot: cannot {word} axis {i} of {a} (extent {a.shape[i]}) with axis {j} of {b} "
                     f"(extent {b.shape[j]})", hint="the two extents must be equal; transpose one operand?")
-    free_a, free_b = free_axes(a.rank, attrs.contract_a, attrs.batch_a), free_axes(b.rank, attrs.contract_b, attrs.batch_b)
+    free_a, free_b = _free(attrs, a.rank, b.rank)
     return a.with_shape(tuple(a.shape[i] for i in attrs.batch_a + free_a) + tuple(b.shape[j] for j in free_b))
 
 
 def _dot(attrs: Any, t: TensorType, a: Array, b: Array) -> Array:
-    free_a, free_b = free_axes(a.ndim, attrs.contract_a, attrs.batch_a), free_axes(b.ndim, attrs.contract_b, attrs.batch_b)
+    free_a, free_b = _free(attrs, a.ndim, b.ndim)
     batch = [a.shape[i] for i in attrs.batch_a]
     m, n, k = (int(np.prod([x.shape[i] for i in axes], dtype=np.int64))
                for x, axes in ((a, free_a), (b, free_b), (a, attrs.contract_a)))
-    left = wide(a).transpose(attrs.batch_a + free_a + attrs.contract_a).reshape([*batch, m, k])
-    right = wide(b).transpose(attrs.batch_b + attrs.contract_b + free_b).reshape([*batch, k, n])
+    left = a.transpose(attrs.batch_a + free_a + attrs.contract_a).reshape([*batch, m, k])
+    right = b.transpose(attrs.batch_b + attrs.contract_b + free_b).reshape([*batch, k, n])
     with np.errstate(all="ignore"):
         return np.matmul(left, right).reshape(ints(t.shape))
 
@@ -70,7 +76,7 @@ def _reorder(b: Builder, x: Node, axes: Sequence[int]) -> Node:
 
 def _dot_vjp(b: Builder, node: Node, g: Node, x: Node, y: Node) -> list[Node | None]:
     at = node.attrs
-    free_x, free_y = free_axes(len(x.shape), at.contract_a, at.batch_a), free_axes(len(y.shape), at.contract_b, at.batch_b)
+    free_x, free_y = _free(at, len(x.shape), len(y.shape))
     batch = tuple(range(len(at.batch_a)))
     g_x = tuple(range(len(batch), len(batch) + len(free_x)))
     g_y = tuple(range(len(batch) + len(free_x), len(g.shape)))
@@ -178,7 +184,7 @@ def _infer_conv_weight_grad(attrs: Any, x: Type, dy: Type) -> Type:
 
 def _grouped_weight(w: Array, groups: int) -> Array:
     """[O, I, window…] → [groups, O/groups, I, taps]."""
-    return wide(w).reshape(groups, w.shape[0] // groups, w.shape[1], int(np.prod(w.shape[2:], dtype=np.int64)))
+    return w.reshape(groups, w.shape[0] // groups, w.shape[1], int(np.prod(w.shape[2:], dtype=np.int64)))
 
 
 def _grouped(x: Array, groups: int) -> Array:
@@ -188,7 +194,7 @@ def _grouped(x: Array, groups: int) -> Array:
 
 def _conv(attrs: Any, t: TensorType, x: Array, w: Array) -> Array:
     shape, window = ints(t.shape), w.shape[2:]
-    whole, weight = padded(wide(x), attrs.pads, 0), _grouped_weight(w, attrs.groups)
+    whole, weight = padded(x, attrs.pads, 0), _grouped_weight(w, attrs.groups)
     out = np.zeros(_grouped(np.empty(shape, bool), attrs.groups).shape, whole.dtype)
     with np.errstate(all="ignore"):
         for i, (_, cut) in enumerate(taps(attrs, window, shape[2:])):
@@ -198,7 +204,7 @@ def _conv(attrs: Any, t: TensorType, x: Array, w: Array) -> Array:
 
 def _conv_input_grad(attrs: Any, t: TensorType, dy: Array, w: Array) -> Array:
     shape, window = ints(t.shape), w.shape[2:]
-    weight, grad = _grouped_weight(w, attrs.groups), _grouped(wide(dy), attrs.groups)
+    weight, grad = _grouped_weight(w, attrs.groups), _grouped(dy, attrs.groups)
     whole = padded_zeros(shape[:2], shape[2:], attrs.pads, grad.dtype)
     with np.errstate(all="ignore"):
         for i, (_, cut) in enumerate(taps(attrs, window, dy.shape[2:])):
@@ -209,13 +215,13 @@ def _conv_input_grad(attrs: Any, t: TensorType, dy: Array, w: Array) -> Array:
 
 def _conv_weight_grad(attrs: Any, t: TensorType, x: Array, dy: Array) -> Array:
     shape, groups = ints(t.shape), attrs.groups
-    whole = padded(wide(x), attrs.pads, 0)
+    whole = padded(x, attrs.pads, 0)
 
     def columns(y: Array) -> Array:  # [groups, channels, batch*positions]
         y = _grouped(y, groups).transpose(1, 2, 0, 3)
         return y.reshape(y.shape[0], y.shape[1], y.shape[2] * y.shape[3])
 
-    grad = columns(wide(dy))
+    grad = columns(dy)
     out = np.zeros((groups, shape[0] // groups, shape[1], int(np.prod(shape[2:]))), whole.dtype)
     with np.errstate(all="ignore"):
         for i, (_, cut) in enumerate(taps(attrs, shape[2:], dy.shape[2:])):

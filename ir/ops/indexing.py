@@ -20,7 +20,7 @@ from ..errors import DTypeError, IndexRangeError, ShapeError
 from ..node import Node
 from ..opdef import Kind, OpDef, Sample, register
 from ..types import TensorType, Type
-from ._common import Array, check_axis, require, same_dtype, show, tensor, wide
+from ._common import Array, check_axis, require, same_dtype, show, tensor
 
 ANY = ("f32", "f64", "f16", "bf16", "i8", "i16", "i32", "i64", "u8", "bool")
 NUMBERS = ("f32", "f64", "f16", "bf16", "i32", "i64")
@@ -120,9 +120,9 @@ def _scatter(attrs: Any, t: TensorType, x: Array, index: Array, update: Array) -
 
 
 def _scatter_add(attrs: Any, t: TensorType, x: Array, index: Array, update: Array) -> Array:
-    out = np.array(wide(x))
+    out = x.copy()
     with np.errstate(all="ignore"):
-        np.add.at(out, _places("scatter_add", x, index, attrs.axis), wide(update))
+        np.add.at(out, _places("scatter_add", x, index, attrs.axis), update)
     return out
 
 
@@ -140,9 +140,9 @@ def _index_copy(attrs: Any, t: TensorType, x: Array, index: Array, update: Array
 
 
 def _index_add(attrs: Any, t: TensorType, x: Array, index: Array, update: Array) -> Array:
-    out = np.array(wide(x))
+    out = x.copy()
     with np.errstate(all="ignore"):
-        np.add.at(out, _slices("index_add", x, index, attrs.axis), wide(update))
+        np.add.at(out, _slices("index_add", x, index, attrs.axis), update)
     return out
 
 

@@ -13,7 +13,7 @@ from ..errors import ShapeError
 from ..node import Node
 from ..opdef import Kind, OpDef, Sample, register
 from ..types import TensorType, TupleType, Type
-from ._common import Array, check_axis, check_extents, one, require, tensor, wide
+from ._common import Array, check_axis, check_extents, one, require, tensor
 
 NUMBERS = ("f32", "f64", "f16", "bf16", "i32", "i64")
 ANY = (*NUMBERS, "i8", "i16", "u8", "bool")
@@ -27,7 +27,6 @@ def _infer_cumsum(attrs: Any, x: Type) -> Type:
 
 
 def _cumsum(attrs: Any, t: TensorType, x: Array) -> Array:
-    x = wide(x)
     x = np.flip(x, attrs.axis) if attrs.reverse else x
     with np.errstate(all="ignore"):
         total = np.cumsum(x, axis=attrs.axis, dtype=x.dtype)
@@ -47,7 +46,6 @@ register(OpDef(
 
 def order(x: Array, axis: int, descending: bool) -> Array:
     """Indices that sort x, equal elements in their old order; NaN counts as greatest."""
-    x = wide(x)
     if not descending:
         return np.argsort(x, axis=axis, kind="stable").astype(np.int64)
     # Sorting the reversed axis and reversing the result keeps equal elements in their old order.
@@ -69,7 +67,7 @@ def _infer_sort(attrs: Any, x: Type) -> Type:
     return TupleType((t, t.with_dtype(i64)))
 
 
-def _sort(attrs: Any, t: TupleType, x: Array) -> tuple[Array, Array]:
+def _sort(attrs: Any, t: tuple[TensorType, ...], x: Array) -> tuple[Array, Array]:
     indices = order(x, attrs.axis, attrs.descending)
     return np.take_along_axis(x, indices, attrs.axis), indices
 
@@ -94,7 +92,7 @@ def _infer_topk(attrs: Any, x: Type) -> Type:
     return TupleType((t.with_shape(shape), TensorType(i64, shape)))
 
 
-def _topk(attrs: Any, t: TupleType, x: Array) -> tuple[Array, Array]:
+def _topk(attrs: Any, t: tuple[TensorType, ...], x: Array) -> tuple[Array, Array]:
     first = (slice(None),) * attrs.axis + (slice(attrs.k),)
     indices = order(x, attrs.axis, attrs.largest)[first]
     return np.take_along_axis(x, indices, attrs.axis), indices

@@ -14,7 +14,7 @@ from ..errors import AttributeValueError, ShapeError
 from ..node import Node
 from ..opdef import Kind, OpDef, register
 from ..types import TensorType, Type
-from ._common import Array, check_extents, ints, one, require, show, tensor, wide
+from ._common import Array, check_extents, ints, one, require, show, tensor
 from ._geometry import check_geometry, cropped, out_extents, padded, padded_zeros, taps
 
 DTYPES = ("f32", "f64", "f16", "bf16", "i32", "i64")
@@ -39,7 +39,7 @@ def _pooled(op: str, attrs: Any, x: Type) -> TensorType:
 
 def _best(attrs: Any, t: TensorType, x: Array) -> tuple[Array, Array]:
     """Greatest element of every window and its flat spatial index: the first one, NaN above all, padding never."""
-    x, shape, n = wide(x), ints(t.shape), len(attrs.window)
+    shape, n = ints(t.shape), len(attrs.window)
     spatial, out = x.shape[-n:], shape[-n:]
     low = from_numpy(x.dtype).min
     whole = padded(x, attrs.pads, low)
@@ -68,7 +68,7 @@ def _window_max_vjp(b: Builder, node: Node, g: Node, x: Node) -> list[Node | Non
 
 def _window_sum(attrs: Any, t: TensorType, x: Array) -> Array:
     shape = ints(t.shape)
-    whole = padded(wide(x), attrs.pads, 0)
+    whole = padded(x, attrs.pads, 0)
     total = np.zeros(shape, whole.dtype)
     with np.errstate(all="ignore"):
         for _, cut in taps(attrs, attrs.window, shape[-len(attrs.window):]):
@@ -91,7 +91,6 @@ def _infer_window_spread(attrs: Any, dy: Type) -> Type:
 
 def _window_spread(attrs: Any, t: TensorType, dy: Array) -> Array:
     shape, n = ints(t.shape), len(attrs.window)
-    dy = wide(dy)
     whole = padded_zeros(shape[:-n], shape[-n:], attrs.pads, dy.dtype)
     with np.errstate(all="ignore"):
         for _, cut in taps(attrs, attrs.window, dy.shape[-n:]):
