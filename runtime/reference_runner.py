@@ -1,0 +1,187 @@
+"""A slow runner in plain Python: the same plans, kernels as Python functions on flat NumPy arrays.
+
+It shows what a plan means, checks the native runner, and runs generated kernels as plain Python. Workers are played one
+after the other, share by share, in the native runner's shares: an order in which no correct plan can tell the
+difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ..ir.dims import Dim
+from ..ir.errors import Location
+from .bind import COPY_GRAIN, COPY_STEP, shares
+from .buffers import Array, empty
+from .executor import check_array
+from .faults import host_error, kernel_error
+from .host import HostFault, host_function
+from .plan import Branch, BufferUse, Copy, Entry, Fill, Host, KernelCall, Plan, Repeat, While, bodies
+
+# (buffers, extents, begin, end, scratch, status) -> 0 or an error
+PythonKernel = Callable[[list[Array], Array, int, int, Array, Array], int]
+
+
+def run_reference(
+    plan: Plan,
+    kernels: Mapping[str, PythonKernel],
+    inputs: Sequence[Array],
+    sizes: Mapping[str, int] | None = None,
+    *,
+    workers: int = 1,
+    backwards: bool = False,
+    sites: Sequence[Location | None] = (),
+) -> list[Array]:
+    """Run a plan once; arguments and results as `Executable.run`, errors too.
+
+    Args:
+        kernels: for each key a function that gets, for every operand, the flat array from where the use begins to the
+            end of its buffer.
+        workers: number of shares.
+        backwards: play the workers in descending order.
+    """
+    if sizes is None:
+        sizes = {s.name: (inputs[s.input].shape[s.axis] - s.offset) // s.scale for s in plan.sizes}
+    return _Run(plan, kernels, dict(sizes), workers, backwards, sites).run(inputs)
+
+
+class _Run:
+    def __init__(
+        self, plan: Plan, kernels: Mapping[str, PythonKernel], sizes: dict[str, int], workers: int, backwards: bool,
+        sites: Sequence[Location | None],
+    ) -> None:  # fmt: skip
+        self.plan, self.kernels, self.sizes, self.sites = plan, kernels, sizes, sites
+        self.workers, self.backwards = workers, backwards
+        self.counters: list[int] = []
+        self.entry = -1
+
+    def value(self, dim: Dim) -> int:
+        return dim if isinstance(dim, int) else dim.evaluate(self.sizes)
+
+    def shape(self, dims: tuple[Dim, ...]) -> tuple[int, ...]:
+        return tuple(self.value(dim) for dim in dims)
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        plan = self.plan
+        for spec, array in zip(plan.inputs, inputs, strict=True):
+            check_array(spec, "input", array, self.shape(spec.shape))
+        results = [
+            inputs[spec.replaces] if spec.replaces >= 0 else empty(self.shape(spec.shape), spec.dtype.numpy)
+            for spec in plan.outputs
+        ]
+        memory: dict[tuple[str, int], Array] = {("arena", 0): np.empty(self.value(plan.arena), np.uint8)}
+        memory |= {("constant", i): np.frombuffer(c.data, np.uint8) for i, c in enumerate(plan.constants)}
+        memory |= {("input", i): array.reshape(-1).view(np.uint8) for i, array in enumerate(inputs)}
+        memory |= {("output", i): array.reshape(-1).view(np.uint8) for i, array in enumerate(results)}
+        self.buffers = []
+        for spec in plan.buffers:
+            offset = self.value(spec.offset)
+            self.buffers.append(memory[spec.kind, spec.index][offset : offset + self.value(spec.nbytes)])
+        self.entries(plan.entries)
+        return results
+
+    def bytes_at(self, use: BufferUse) -> Array:
+        """The bytes of a use's buffer from where it begins in this pass of the loops."""
+        at = self.value(use.offset)
+        at += sum(self.value(stride) * i for stride, i in zip(use.strides, self.counters, strict=False))
+        return self.buffers[use.buffer][at:]
+
+    def flat(self, use: BufferUse) -> Array:
+        """`bytes_at` in the buffer's dtype."""
+        dtype = self.plan.buffers[use.buffer].dtype.numpy
+        data = self.bytes_at(use)
+        return data[: data.size // dtype.itemsize * dtype.itemsize].view(dtype)
+
+    def entries(self, entries: tuple[Entry, ...]) -> None:
+        for entry in entries:
+            self.entry += 1
+            match entry:
+                case KernelCall():
+                    self.kernel(entry)
+                case Copy():
+                    source, target = self.bytes_at(entry.source), self.bytes_at(entry.target)
+                    for begin, end in self.shares(self.value(entry.nbytes), COPY_GRAIN, COPY_STEP):
+                        target[begin:end] = source[begin:end]
+                case Fill():
+                    nbytes = self.value(entry.nbytes)
+                    pattern = np.frombuffer(entry.pattern, np.uint8)
+                    self.bytes_at(entry.target)[:nbytes] = np.resize(pattern, nbytes)
+                case Host():
+                    self.host(entry)
+                case Repeat():
+                    self.repeat(entry)
+                case While():
+                    self.loop(entry)
+                case Branch():
+                    self.branch(entry)
+
+    def shares(self, extent: int, grain: int, step: int = 0) -> list[tuple[int, int]]:
+        bounds = shares(extent, grain, self.workers, step)
+        pairs = [(b, e) for b, e in zip(bounds, bounds[1:], strict=False) if b < e]
+        return pairs[::-1] if self.backwards else pairs
+
+    def kernel(self, call: KernelCall) -> None:
+        buffers = [self.flat(use) for use in call.buffers]
+        extents = np.array(self.shape(call.extents), np.int64)
+        failures: dict[int, Array] = {}
+        for begin, end in self.shares(self.value(call.range), call.grain):
+            scratch = np.full(self.value(call.scratch), 0xFF, np.uint8)
+            status = np.zeros(4, np.int64)
+            if self.kernels[call.kernel](buffers, extents, begin, end, scratch, status):
+                failures[begin] = status
+        if failures:
+            status = failures[min(failures)]
+            raise kernel_error(self.plan, self.entry, [int(word) for word in status], self.sites)
+
+    def host(self, call: Host) -> None:
+        views = []
+        for i, operand in enumerate(call.operands):
+            shape, dtype = self.shape(operand.shape), operand.dtype.numpy
+            view = self.bytes_at(operand.use)[: prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
+            view.flags.writeable = i >= len(call.operands) - call.outputs
+            views.append(view)
+        try:
+            host_function(call.name)(*views, **dict(call.attrs))
+        except HostFault as fault:
+            raise host_error(call, fault, self.sites) from None
+
+    def repeat(self, loop: Repeat) -> None:
+        first = self.entry
+        self.counters.append(0)
+        for i in range(self.value(loop.count)):
+            self.counters[-1] = i
+            self.entry = first
+            self.entries(loop.body)
+        self.counters.pop()
+        self.entry = first + _size(loop.body)
+
+    def loop(self, loop: While) -> None:
+        first = self.entry
+        middle = first + _size(loop.condition)
+        while True:
+            self.entry = first
+            self.entries(loop.condition)
+            if not self.bytes_at(loop.predicate)[0]:
+                break
+            self.entry = middle
+            self.entries(loop.body)
+        self.entry = middle + _size(loop.body)
+
+    def branch(self, branch: Branch) -> None:
+        first = self.entry
+        middle = first + _size(branch.then)
+        if self.bytes_at(branch.predicate)[0]:
+            self.entries(branch.then)
+        else:
+            self.entry = middle
+            self.entries(branch.otherwise)
+        self.entry = middle + _size(branch.otherwise)
+
+
+def _size(entries: tuple[Entry, ...]) -> int:
+    """How many entries there are, nested ones included."""
+    return sum(1 + sum(map(_size, bodies(entry))) for entry in entries)
