@@ -87,7 +87,7 @@ class Attr:
         """`value` in the canonical form of this kind. Raises AttributeValueError."""
         try:
             canonical = _COERCE[self.kind](value)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, KeyError) as error:  # KeyError: an array of a dtype without a name here
             raise AttributeValueError(f"attribute {self.name} must be of kind {self.kind}, got {value!r}") from error
         if self.choices and canonical not in self.choices:
             raise AttributeValueError(f"attribute {self.name} must be one of {', '.join(self.choices)}, got {value!r}")
