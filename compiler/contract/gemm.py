@@ -104,14 +104,10 @@ class DotGeneral:
     def _float_source(self) -> str:
         tile, compute = self._tile, self.dtype.compute
         panel, accumulators, _ = self._areas()
-        common = {"lanes": tile.lanes, "columns": tile.columns, "k_block": K_BLOCK}
-        element = load(self.dtype, "b", "b_base + (k0 + k) * b_k + (n0 + j) * b_n")
-        squares = "" if self._narrow else fill(_TRANSPOSE, transpose=f"transpose_{compute}_{tile.lanes}", **common)
-        pack = fill(_PACK, element=element, transpose=squares, **common)
-        in_place = f"b_n == 1 and width == {tile.columns}"
+        common = {"columns": tile.columns, "k_block": K_BLOCK}
         pointer = storage(self.dtype) + "_ptr"
         return fill(
-            _FLOAT, compute=compute, rows=tile.rows, chunk_one=_CHUNK_ONE_BLOCK, chunk_many=_CHUNK_BLOCKS,
+            _FLOAT, rows=tile.rows, chunk_one=_CHUNK_ONE_BLOCK, chunk_many=_CHUNK_BLOCKS,
             a_pointer=f"a = {pointer}(buffers, 0)", b_pointer=f"b = {pointer}(buffers, 1)",
             c_pointer="" if self.epilogue else f"c = {pointer}(buffers, 2)",
             panel=f"panel = {compute}_at(scratch, 0, 0)", acc=f"acc = {compute}_at(scratch, {panel}, 1)",
@@ -120,31 +116,30 @@ class DotGeneral:
             c_strides="" if self.epilogue or self.strided_out else "c_m = size_n\nc_n = 1",
             batch_offsets=self._batch_offsets(),
             destination=fill(_DIRECT if self._can_store_direct else _INDIRECT, **common),
-            choose_b=fill(_WIDEN_B if self._narrow else _CHOOSE_B, pack=pack, in_place=in_place, **common),
-            wide_tiles=self._row_loop(tile.vectors), thin_tiles=self._row_loop(1),
-            finish=self._finish(), **common)
+            choose_b=self._choose_b(), all_rows=self._all_rows(), finish=self._finish(), **common)
+
+    def _choose_b(self) -> str:
+        """Lines that set `source`, `source_at`, `source_k`: where this k block's rows of B are."""
+        tile = self._tile
+        if self._narrow:
+            element = load(self.dtype, "b", "b_base + (k0 + k) * b_k + (n0 + j) * b_n")
+            return fill(_WIDEN_B, columns=tile.columns, k_block=K_BLOCK, element=element)
+        return fill(_CHOOSE_B, columns=tile.columns, k_block=K_BLOCK,
+                    pack=f"pack_{self.dtype}_{tile.columns}x{tile.lanes}")
 
     @property
     def _can_store_direct(self) -> bool:
         return self.epilogue is None and not self._narrow
 
-    def _row_loop(self, vectors: int) -> str:
-        """All row tiles of the chunk: full ones, then clamped ones for what is left."""
+    def _all_rows(self) -> str:
+        """Lines that run the micro-kernel over the chunk's rows."""
         tile = self._tile
-
-        def call(rows: int, clamped: bool) -> str:
-            name = MicroKernel(self.dtype.compute.name, rows, vectors, tile.lanes, clamped, indexed=False).name
-            a = f"wide, 0, {K_BLOCK}, 1" if self._narrow else "a, a_base + m * a_m + k0 * a_k, a_m, a_k"
-            return (f"{name}(out, out_at + (m - m0) * out_row, out_row, {a}, source, source_at, source_k, "
-                    "depth, m1 - m, resume)")
-
-        def widen(count: str) -> str:
+        call = MicroKernel(self.dtype.compute.name, tile).name
+        if self._narrow:
             element = load(self.dtype, "a", "a_base + (m + i) * a_m + (k0 + k) * a_k")
-            return fill(_WIDEN_A, count=count, k_block=K_BLOCK, element=element) if self._narrow else ""
-
-        return fill(_ROW_LOOP, rows=tile.rows, tail_rows=tile.tail_rows,
-                    widen_full=widen(str(tile.rows)), widen_tail=widen(f"imin({tile.tail_rows}, m1 - m)"),
-                    full=call(tile.rows, False), tail=call(tile.tail_rows, True))
+            return fill(_WIDENED_ROWS, call=call, rows=tile.rows, k_block=K_BLOCK, element=element)
+        return (f"{call}(out, out_at, out_row, a, a_base + m0 * a_m + k0 * a_k, a_m, a_k, "
+                "source, source_at, source_k, depth, m1 - m0, resume)")
 
     def _finish(self) -> str:
         if self.epilogue is not None:
@@ -202,10 +197,7 @@ def kernel(buffers, extents, begin, end, scratch, status):
             depth = imin(size_k - k0, $k_block)
             resume = 1 if k0 > 0 else 0
             $choose_b
-            if width > $lanes:
-                $wide_tiles
-            else:
-                $thin_tiles
+            $all_rows
             k0 += $k_block
             if k0 >= size_k:
                 break
@@ -216,9 +208,9 @@ def kernel(buffers, extents, begin, end, scratch, status):
 # B's block: where it lies if its rows are contiguous and a full tile wide, else packed as rows of a panel. A panel that
 # holds all of k serves all chunks of its strip.
 _CHOOSE_B = """
-in_place = $in_place
+in_place = b_n == 1 and width == $columns
 if not in_place and (packed != strip or size_k > $k_block):
-    $pack
+    $pack(panel, 0, b, b_base + k0 * b_k + n0 * b_n, b_k, b_n, depth, width)
     packed = strip
 source = either(in_place, b, panel)
 source_at = b_base + k0 * b_k + n0 if in_place else 0
@@ -227,32 +219,26 @@ source_k = b_k if in_place else $columns
 
 _WIDEN_B = """
 if packed != strip or size_k > $k_block:
-    $pack
+    for k in range(depth):
+        for j in range(width):
+            panel[k * $columns + j] = $element
+        for j in range(width, $columns):
+            panel[k * $columns + j] = 0.0
     packed = strip
 source = panel
 source_at = 0
 source_k = $columns
 """
 
-_PACK = """
-padded = $lanes if width <= $lanes else $columns
-squares = 0
-covered = 0
-$transpose
-for k in range(depth):
-    for j in range(covered if k < squares * $lanes else 0, width):
-        panel[k * $columns + j] = $element
-    for j in range(width, padded):
-        panel[k * $columns + j] = 0.0
-"""
-
-# Columns that are contiguous in k: whole squares by register transposes.
-_TRANSPOSE = """
-if b_k == 1:
-    squares = depth // $lanes
-    covered = width - width % $lanes
-    for j in range(0, covered, $lanes):
-        $transpose(panel, j, $columns, b, b_base + k0 + (n0 + j) * b_n, b_n, squares)
+# Sixteen-bit rows of A, widened for one register tile at a time.
+_WIDENED_ROWS = """
+for m in range(m0, m1, $rows):
+    count = imin($rows, m1 - m)
+    for i in range(count):
+        for k in range(depth):
+            wide[i * $k_block + k] = $element
+    $call(out, out_at + (m - m0) * out_row, out_row, wide, 0, $k_block, 1, source, source_at, source_k,
+          depth, count, resume)
 """
 
 _DIRECT = """
@@ -266,25 +252,6 @@ _INDIRECT = """
 out = acc
 out_at = 0
 out_row = $columns
-"""
-
-_ROW_LOOP = """
-m = m0
-while m + $rows <= m1:
-    $widen_full
-    $full
-    m += $rows
-while m < m1:
-    $widen_tail
-    $tail
-    m += $tail_rows
-"""
-
-# Sixteen-bit rows of A, widened for one tile.
-_WIDEN_A = """
-for i in range($count):
-    for k in range(depth):
-        wide[i * $k_block + k] = $element
 """
 
 _COPY_OUT = """

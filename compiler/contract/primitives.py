@@ -1,11 +1,13 @@
-"""Operations of contraction kernels beyond `backend.intrinsics`: micro-kernels, block transposes, choices.
+"""Operations of contraction kernels beyond `backend.intrinsics`: micro-kernels, block transposes, packing, choices.
 
 Generated sources use them by name. Like the intrinsics, each is plain NumPy here and has a Numba lowering
 (`lowering.py`) with the same bits. Families are made on demand from their names:
 
-- `tile_f32_12x2x16…`: micro-kernels, see `micro`;
+- `rows_f32_12x2x16_4…`: micro-kernels, see `micro`;
 - `transpose_f32_16(dst, dst_off, dst_row, src, src_off, src_row, blocks)`: `blocks` squares of 16 × 16 elements,
-  `dst[dst_off + c * dst_row + r] = src[src_off + r * src_row + c]` for r < 16, c < 16 * blocks.
+  `dst[dst_off + c * dst_row + r] = src[src_off + r * src_row + c]` for r < 16, c < 16 * blocks;
+- `pack_f32_32x16(panel, panel_off, b, b_off, b_k, b_n, depth, width)`: rows of a panel of 32 columns,
+  `panel[panel_off + 32 * k + j] = b[b_off + b_k * k + b_n * j]` for k < depth, j < width, zero for the other j.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ import numpy as np
 
 from .micro import micro_kernel
 
-_TRANSPOSE = re.compile(r"transpose_(f32|f64)_(\d+)")
+TRANSPOSE = re.compile(r"transpose_(f32|f64)_(\d+)")
+PACK = re.compile(r"pack_(f32|f64)_(\d+)x(\d+)")
 
 
 def either(condition: Any, if_true: Any, if_false: Any) -> Any:
@@ -37,23 +40,26 @@ def imax(a: Any, b: Any) -> Any:
     return max(a, b)
 
 
-_FIXED: dict[str, Callable[..., Any]] = {"either": either, "imin": imin, "imax": imax}
-
-
-@lru_cache(maxsize=64)
-def transpose(name: str) -> Callable[..., None] | None:
-    """The block transpose behind a name, or None if the name is not one."""
-    match = _TRANSPOSE.fullmatch(name)
-    if match is None:
-        return None
-    side = int(match[2])
-
-    def function(dst: Any, dst_off: int, dst_row: int, src: Any, src_off: int, src_row: int, blocks: int) -> None:
+def _transpose(side: int) -> Callable[..., None]:
+    def transpose(dst: Any, dst_off: int, dst_row: int, src: Any, src_off: int, src_row: int, blocks: int) -> None:
         r, c = np.arange(side)[:, None], np.arange(side * blocks)
         dst[dst_off + c * dst_row + r] = src[src_off + r * src_row + c]
 
-    function.__name__ = function.__qualname__ = name
-    return function
+    return transpose
+
+
+def _pack(columns: int) -> Callable[..., None]:
+    def pack(panel: Any, panel_off: int, b: Any, b_off: int, b_k: int, b_n: int,  # noqa: PLR0913
+             depth: int, width: int) -> None:
+        k, j = np.arange(depth)[:, None], np.arange(width)
+        rows = panel[panel_off:panel_off + depth * columns].reshape(depth, columns)
+        rows[:, :width] = b[b_off + b_k * k + b_n * j]
+        rows[:, width:] = 0
+
+    return pack
+
+
+_FIXED: dict[str, Callable[..., Any]] = {"either": either, "imin": imin, "imax": imax}
 
 
 @lru_cache(maxsize=256)
@@ -62,7 +68,11 @@ def primitive(name: str) -> Callable[..., Any] | None:
 
     Its attribute `register_numba` is a function that makes it known to Numba.
     """
-    function: Any = _FIXED.get(name) or micro_kernel(name) or transpose(name)
+    function: Any = _FIXED.get(name) or micro_kernel(name)
+    if match := TRANSPOSE.fullmatch(name):
+        function = _transpose(int(match[2]))
+    elif match := PACK.fullmatch(name):
+        function = _pack(int(match[2]))
     if function is not None:
         function.register_numba = lambda: _register(name)
     return function  # type: ignore[no-any-return]

@@ -63,30 +63,27 @@ def tile_shape(dtype: DType, isa: str | None = None) -> TileShape:
 
 @dataclass(frozen=True, slots=True)
 class MicroKernel:
-    """One micro-kernel variant; `name` is what generated sources call.
+    """One variant of the micro-kernel; `name` is what generated sources call.
 
     Attributes:
         dtype: `f32` or `f64`.
-        rows, vectors, lanes: the register tile.
-        clamped: rows past the run-time row count repeat the last row (same values, same stores).
+        tile: the register tile.
         indexed: operand offsets of step k come from a table instead of constant strides.
     """
 
     dtype: str
-    rows: int
-    vectors: int
-    lanes: int
-    clamped: bool
-    indexed: bool
+    tile: TileShape
+    indexed: bool = False
 
     @property
     def name(self) -> str:
-        """E.g. `tile_f32_12x2x16`, `tile_f64_4x1x8_clamped_indexed`."""
-        flags = ("_clamped" if self.clamped else "") + ("_indexed" if self.indexed else "")
-        return f"tile_{self.dtype}_{self.rows}x{self.vectors}x{self.lanes}{flags}"
+        """E.g. `rows_f32_12x2x16_4`, `rows_f64_12x2x8_4_indexed`."""
+        t = self.tile
+        suffix = "_indexed" if self.indexed else ""
+        return f"rows_{self.dtype}_{t.rows}x{t.vectors}x{t.lanes}_{t.tail_rows}{suffix}"
 
 
-_NAME = re.compile(r"tile_(f32|f64)_(\d+)x(\d+)x(\d+)(_clamped)?(_indexed)?")
+_NAME = re.compile(r"rows_(f32|f64)_(\d+)x(\d+)x(\d+)_(\d+)(_indexed)?")
 
 
 def parse_micro_kernel(name: str) -> MicroKernel | None:
@@ -94,5 +91,5 @@ def parse_micro_kernel(name: str) -> MicroKernel | None:
     match = _NAME.fullmatch(name)
     if match is None:
         return None
-    dtype, rows, vectors, lanes, clamped, indexed = match.groups()
-    return MicroKernel(dtype, int(rows), int(vectors), int(lanes), bool(clamped), bool(indexed))
+    dtype, rows, vectors, lanes, tail_rows, indexed = match.groups()
+    return MicroKernel(dtype, TileShape(int(rows), int(vectors), int(lanes), int(tail_rows)), bool(indexed))
