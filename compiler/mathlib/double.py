@@ -1,12 +1,11 @@
-"""The float64 functions of the exponential family, and the logarithm: exp, exp2, expm1, log*, sinh, cosh, tanh, sigmoid, pow.
+"""The float64 functions of the exponential family, and the logarithm: exp, exp2, expm1, log*, sinh, cosh,
+tanh, sigmoid, pow.
 
-All but exp and log come from `exp_pair` and `log_pair`, which carry about 60 and 64 bits, so that a function that adds, divides or
-multiplies afterwards still ends within one ULP. All are branch-free.
+All but exp and log come from `exp_pair` and `log_pair`, which carry about 60 and 64 bits, so that a function
+that adds, divides or multiplies afterwards still ends within one ULP. All are branch-free.
 """
 
 from __future__ import annotations
-
-import numpy as np
 
 from .coefficients import (
     EXP2_F64,
@@ -98,7 +97,8 @@ def exp_pair(x: Float, x_low: Float) -> tuple[Float, Float, Integer]:
 def log_pair(x: Float, x_low: Float, exponent: Float) -> tuple[Float, Float]:
     """log((x + x_low) * 2**exponent) as a pair, to about 2**-64 of it even next to 1.
 
-    x is positive, normal and finite; the exponent is a whole float. With s = f / (2 + f): log(1 + f) = 2s + 2/3 s**3 + ...
+    x is positive, normal and finite; the exponent is a whole float. With s = f / (2 + f): log(1 + f) = 2s +
+    2/3 s**3 + ...
     """
     n = (f64_bits(x) - ROOT_HALF_BITS_F64) >> 52
     k = (bits_f64(n + ROUND_BITS_F64) - ROUND_F64) + exponent
@@ -117,14 +117,18 @@ def log_pair(x: Float, x_low: Float, exponent: Float) -> tuple[Float, Float]:
     return fast_two_sum(high, low)
 
 
-def tm_exp_f64(x: Float) -> Float:
-    """e**x."""
-    x = clamp_f64(x, EXP_MIN_F64, EXP_MAX_F64)
+def exp_parts_f64(x: Float) -> tuple[Float, Integer]:
+    """(p, n) with exp(x) = p * 2**n, p within one ULP; |x| < 1500 or NaN."""
     shifted = x * LOG2_E_F64 + ROUND_F64
     k = shifted - ROUND_F64
     r = (x - k * LN2_1_F64) - k * LN2_23_F64
-    p = 1.0 + (r + r * r * horner(r, EXP_F64))
-    return scale_f64(p, f64_bits(shifted) - ROUND_BITS_F64)
+    return 1.0 + (r + r * r * horner(r, EXP_F64)), f64_bits(shifted) - ROUND_BITS_F64
+
+
+def tm_exp_f64(x: Float) -> Float:
+    """e**x."""
+    p, n = exp_parts_f64(clamp_f64(x, EXP_MIN_F64, EXP_MAX_F64))
+    return scale_f64(p, n)
 
 
 def tm_exp2_f64(x: Float) -> Float:
@@ -207,26 +211,28 @@ def tm_sigmoid_f64(x: Float) -> Float:
     m = select(n < -200, -200, n)
     unit = bits_f64((m + 1023) << 52)
     denominator, low = fast_two_sum(1.0, p * unit)
-    quotient, low = pair_divide(select(negative, p, 1.0), select(negative, p_low, 0.0), denominator, low + p_low * unit)
+    quotient, low = pair_divide(
+        select(negative, p, 1.0), select(negative, p_low, 0.0), denominator, low + p_low * unit
+    )
     return scale_f64(quotient + low, select(negative, n, 0))
 
 
 def tm_tanh_f64(x: Float) -> Float:
     """The hyperbolic tangent."""
     a = abs(x)
-    square = x * x
-    small = x + x * square * horner(square, TANH_F64)
+    square = a * a
+    small = a + a * square * horner(square, TANH_F64)
     a = select(a > 22.0, 22.0, a)
     p, p_low, n = exp_pair(a + a, 0.0)
     unit = bits_f64((n + 1023) << 52)
     denominator, low = two_sum(p * unit, 1.0)
     quotient, low = pair_divide(2.0, 0.0, denominator, low + p_low * unit)
     high, rest = fast_two_sum(1.0, -quotient)
-    return select(a < 0.35, small, copysign(high + (rest - low), x))
+    return copysign(select(a < 0.35, small, high + (rest - low)), x)
 
 
 def exp_halves(a: Float) -> tuple[Float, Float, Float, Float, Integer]:
-    """(p, p_low, q, q_low, n) with exp(a) = (p + p_low) * 2**n, exp(-a) = (q + q_low) * 2**n; a >= 0 or NaN."""
+    """(p, p_low, q, q_low, n) with exp(a), exp(-a) = (p + p_low, q + q_low) * 2**n; a >= 0 or NaN."""
     p, p_low, n = exp_pair(select(a > 712.0, 712.0, a), 0.0)
     q, q_low = pair_divide(1.0, 0.0, p, p_low)
     # Far below 2**-200 the second is negligible.
@@ -237,11 +243,11 @@ def exp_halves(a: Float) -> tuple[Float, Float, Float, Float, Integer]:
 def tm_sinh_f64(x: Float) -> Float:
     """The hyperbolic sine."""
     a = abs(x)
-    square = select(a < 0.35, x * x, 0.0)
-    small = x + x * square * horner(square, SINH_F64)
+    square = select(a < 0.35, a * a, 0.0)
+    small = a + a * square * horner(square, SINH_F64)
     p, p_low, q, q_low, n = exp_halves(a)
     high, low = two_sum(p, -q)
-    return select(a < 0.35, small, copysign(scale_f64(high + (low + (p_low - q_low)), n - 1), x))
+    return copysign(select(a < 0.35, small, scale_f64(high + (low + (p_low - q_low)), n - 1)), x)
 
 
 def tm_cosh_f64(x: Float) -> Float:

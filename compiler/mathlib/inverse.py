@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .coefficients import ASIN_F64, ATAN_F64
 from .double import log_pair
-from .pairs import fast_two_sum, pair_add, pair_divide, two_product, two_sum
+from .pairs import fast_two_sum, pair_divide, two_product, two_sum
 from .primitives import Float, bits_f64, copysign, f64_bits, horner, select, sqrt_f64
 from .trigonometry import HALF_PI_LOW_F64
 from .widened import HALF_PI_F64, INFINITY_F64, NAN_F64, PI_F64
@@ -75,7 +75,7 @@ def tm_atan_f64(x: Float) -> Float:
     """The inverse tangent."""
     a = abs(x)
     far = a > 1.0
-    # Beyond 2**60 the result is pi/2 rounded; the bound keeps the scaling below exact.
+    # Beyond 2**60 the result is pi/2 rounded; the bound keeps the scaling exact.
     b = select(a > 2.0**60, 2.0**60, a)
     unit = bits_f64((2046 << 52) - (f64_bits(select(far, b, 1.0)) & 0x7FF0000000000000))
     value, rest = arctangent(select(far, unit, b), select(far, b * unit, 1.0))
@@ -102,7 +102,7 @@ def tm_atan2_f64(y: Float, x: Float) -> Float:
     unit = bits_f64((2046 << 52) - (f64_bits(high) & 0x7FF0000000000000))
     quotient = low / high
     value, rest = arctangent(low * unit, high * unit)
-    # A quotient this small is its own arctangent, and its rounding errors no longer have a float of their own.
+    # A quotient this small is its own arctangent; its rounding errors no longer have floats of their own.
     tiny = quotient < 2.0**-60
     value, rest = select(tiny, quotient, value), select(tiny, 0.0, rest)
     # The angle is value, pi/2 - value, pi - value or pi/2 + value.
@@ -129,9 +129,9 @@ def tm_asinh_f64(x: Float) -> Float:
     finite = a < INFINITY_F64
     total = select(huge, select(finite, a, 1.0), total)
     high, low = log_pair(total, select(huge, 0.0, total_low), select(huge, 1.0, 0.0))
-    result = copysign(select(finite, high + low, a), x)
+    result = select(finite, high + low, a)
     # |x| - |x|**3 / 6 where the sum above loses x.
-    return select(a < 2.0**-28, x - x * (x * x) * 0.16666666666666666, result)
+    return copysign(select(a < 2.0**-28, a - a * (a * a) * 0.16666666666666666, result), x)
 
 
 def tm_acosh_f64(x: Float) -> Float:

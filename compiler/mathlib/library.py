@@ -1,7 +1,8 @@
 """The table of mathematical functions, their source text, and their compiled forms.
 
-A function's dependencies (helpers and constants) are the global names its code mentions, resolved in its own module,
-so that there is no second list to keep. All names of the library are distinct: any selection of it may share one namespace.
+A function's dependencies (helpers and constants) are the global names its code mentions, resolved in its own
+module, so that there is no second list to keep. All names of the library are distinct: any selection of it
+may share one namespace.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import numpy as np
 from . import primitives
 
 PRIMITIVE_NAMES = frozenset(function.__name__ for function in primitives.PRIMITIVES)
-# Forced inlining lets LLVM vectorise the caller's loop; without Python's error model a division is one instruction.
-JIT_OPTIONS = {
+# Forced inlining lets LLVM vectorise the caller's loop; NumPy's error model makes a division one instruction.
+JIT_OPTIONS: dict[str, Any] = {
     "forceinline": True,
     "error_model": "numpy",
     "nogil": True,
@@ -134,8 +135,10 @@ FUNCTIONS: dict[tuple[str, str], MathFunction] = _functions()
 def render(names: Iterable[tuple[str, str]]) -> str:
     """Source text of these functions, with what they need, in an order that depends on the set alone.
 
-    Names are (operator, dtype), as ("exp", "f32"). The text goes to the top of a generated module and imports NumPy and the
-    primitives itself; it is plain Python. To compile it, see `namespace` and `compile_into`.
+    Names are (operator, dtype), as ("exp", "f32"). The text goes to the top of a generated module and imports
+    NumPy and the primitives itself; it is plain Python, and stands in the kernel's source so that it can be
+    read, run and keyed. To compile the module, put `namespace(names)` over its globals: same functions, ready
+    to be inlined.
     """
     chosen = [FUNCTIONS[name].python for name in sorted(set(names))]
     if not chosen:
@@ -148,16 +151,12 @@ def render(names: Iterable[tuple[str, str]]) -> str:
     return imports + _definitions(chosen)
 
 
-def compile_into(module: dict[str, Any], names: Iterable[tuple[str, str]]) -> None:
-    """Put the compiled (inlining) forms of these functions into a generated module's globals, under their names.
-
-    The compiled forms are shared by all kernels of the process, so that exp is typed and lowered once, not once a kernel.
-    """
-    module.update(namespace(names))
-
-
 def namespace(names: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """Numba dispatchers of these functions by name, to call from jitted code; built at first need and shared."""
+    """Numba dispatchers of these functions by name, to call from jitted code (compiled with
+    error_model="numpy").
+
+    They are shared by all kernels of the process, so that exp is typed and lowered once, not once a kernel.
+    """
     return {FUNCTIONS[name].name: _dispatcher(FUNCTIONS[name].python) for name in sorted(set(names))}
 
 

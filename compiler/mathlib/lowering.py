@@ -3,6 +3,8 @@
 Importing this module registers the primitives; there is nothing else to call.
 """
 
+# Numba is typed in part only.
+# mypy: disable-error-code="untyped-decorator, no-untyped-call, attr-defined"
 from __future__ import annotations
 
 from collections.abc import Callable

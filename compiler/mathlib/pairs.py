@@ -1,7 +1,7 @@
 """Arithmetic on pairs of float64 (high + low, high rounded to nearest), about 105 bits, without FMA.
 
-Knuth's and Dekker's error-free sums, Dekker's product with Veltkamp's splitting. Products stay exact for factors between
-2**-480 and 2**490 in magnitude; callers scale.
+Knuth's and Dekker's error-free sums, Dekker's product with Veltkamp's splitting. Products stay exact for
+factors between 2**-480 and 2**490 in magnitude; callers scale.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def pair_divide(a: Float, a_low: Float, b: Float, b_low: Float) -> tuple[Float, 
     return q, ((((a - p) - e) + a_low) - q * b_low) / b
 
 
-def pair_horner_step(x: Float, x_low: Float, a: Float, a_low: Float, c: Float, c_low: Float) -> tuple[Float, Float]:
+def pair_horner_step(
+    x: Float, x_low: Float, a: Float, a_low: Float, c: Float, c_low: Float
+) -> tuple[Float, Float]:
     """(a * x + c) of pairs, for |a * x| not much above |c|."""
     p, p_low = pair_multiply(a, a_low, x, x_low)
     s, e = two_sum(c, p)

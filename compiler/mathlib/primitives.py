@@ -1,7 +1,8 @@
 """The handful of operations that the mathematical functions need beyond plain arithmetic.
 
-Each is an ordinary Python function on NumPy scalars, and each has a Numba lowering of one or a few LLVM instructions
-(`lowering.py`), so that the functions built on them give the same bits in plain Python and in a kernel.
+Each is an ordinary Python function on NumPy scalars, and each has a Numba lowering of one or a few LLVM
+instructions (`lowering.py`), so that the functions built on them give the same bits in plain Python and in a
+kernel.
 
 `select` and `horner` could be written in plain Python too; as primitives they cost the compiler one statement
 instead of a diamond of blocks or a chain of named constants, and `select` never becomes a branch.
@@ -46,7 +47,7 @@ def select(condition: Any, if_true: Value, if_false: Value) -> Value:
 
 
 def horner(x: Float, coefficients: tuple[Float, ...]) -> Float:
-    """The polynomial with these coefficients, lowest power first, at x, by Horner's rule, each step rounded."""
+    """The polynomial with these coefficients, lowest power first, by Horner's rule, each step rounded."""
     result = coefficients[-1]
     for coefficient in coefficients[-2::-1]:
         result = result * x + coefficient

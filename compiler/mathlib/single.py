@@ -1,8 +1,9 @@
 """The float32 functions that compute in float32: exp, exp2, log, tanh, sigmoid, erf, sqrt, rsqrt, roundings.
 
-They decide the speed of training, so they fill vectors with float32 lanes. Without FMA (whose absence turns `llvm.fma` into a
-library call, and whose use would tie the bits to the CPU) accuracy comes from Cody and Waite's split constants and
-from carrying the low half of a sum where it matters. No function branches; special values are selects at the end.
+They decide the speed of training, so they fill vectors with float32 lanes. Without FMA (whose absence turns
+`llvm.fma` into a library call, and whose use would tie the bits to the CPU) accuracy comes from Cody and
+Waite's split constants and from carrying the low half of a sum where it matters. No function branches;
+special values are selects at the end.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ INFINITY_F32 = np.float32(np.inf)
 NAN_F32 = np.float32(np.nan)
 MIN_NORMAL_F32 = np.float32(2.0**-126)
 TWO_23_F32 = np.float32(2.0**23)
-# Adding 1.5 * 2**23 rounds to an integer, which the low bits of the sum then hold; 0x4B400000 are its own bits.
+# Adding 1.5 * 2**23 rounds to an integer, which the low bits of the sum hold; its own bits are 0x4B400000.
 ROUND_F32 = np.float32(1.5 * 2.0**23)
 LOG2_E_F32 = np.float32(1.4426950408889634)
 # ln 2 in two parts; the high one has 15 bits, so that its product with an exponent is exact.
@@ -105,49 +106,39 @@ def tm_log_f32(x: Float) -> Float:
 
 def tm_sigmoid_f32(x: Float) -> Float:
     """1 / (1 + e**-x)."""
+    negative = x < ZERO_F32
     p, q, n = exp_parts_f32(-clamp_f32(abs(x), ZERO_F32, SIGMOID_LIMIT_F32))
     # e**-|x| = (p + q) * 2**n, in full precision only where it is not negligible next to 1.
-    m = select(n < -60, -60, n)
-    unit = bits_f32((m + 127) << 23)
+    unit = bits_f32((select(n < -60, -60, n) + 127) << 23)
     high = p * unit
     denominator = ONE_F32 + high
     low = ((ONE_F32 - denominator) + high) + q * unit
-    numerator = select(x < ZERO_F32, p, ONE_F32)
-    correction = select(x < ZERO_F32, q, ZERO_F32)
-    inverse = ONE_F32 / denominator
-    quotient = numerator * inverse
-    # The error of the quotient, its product with the denominator taken apart at the denominator's high half.
-    part = bits_f32(f32_bits(denominator) & -4096)
-    rest = denominator - part
-    quotient_high = bits_f32(f32_bits(quotient) & -4096)
-    quotient_low = quotient - quotient_high
-    residual = numerator - quotient_high * part
-    residual = (residual - quotient_high * rest) - quotient_low * part
-    residual = (residual - quotient_low * rest) - quotient * low + correction
-    result = quotient + residual * inverse
-    return scale_f32(result, select(x < ZERO_F32, n, 0))
+    # The quotient of the high parts, corrected by the low ones.
+    quotient = select(negative, p, ONE_F32) / denominator
+    rest = (select(negative, q, ZERO_F32) - quotient * low) / denominator
+    return scale_f32(quotient + rest, select(negative, n, 0))
 
 
 def tm_tanh_f32(x: Float) -> Float:
     """The hyperbolic tangent."""
     a = abs(x)
-    square = x * x
-    small = x + x * square * horner(square, TANH_F32)
+    square = a * a
+    small = a + a * square * horner(square, TANH_F32)
     a = select(a > TANH_LIMIT_F32, TANH_LIMIT_F32, a)
     p, _, n = exp_parts_f32(a + a)
     large = ONE_F32 - TWO_F32 / (ONE_F32 + p * bits_f32((n + 127) << 23))
-    return select(a < TANH_SMALL_F32, small, copysign(large, x))
+    return copysign(select(a < TANH_SMALL_F32, small, large), x)
 
 
 def tm_erf_f32(x: Float) -> Float:
     """The error function."""
     a = abs(x)
-    square = x * x
-    small = x + x * horner(square, ERF_SMALL_F32)
+    square = a * a
+    small = a + a * horner(square, ERF_SMALL_F32)
     a = select(a > ERF_LIMIT_F32, ERF_LIMIT_F32, a)
     p, _, n = exp_parts_f32(-horner(a, ERF_LARGE_F32))
     large = ONE_F32 - p * bits_f32((n + 127) << 23)
-    return select(a < ERF_SMALL_LIMIT_F32, small, copysign(large, x))
+    return copysign(select(a < ERF_SMALL_LIMIT_F32, small, large), x)
 
 
 def tm_sqrt_f32(x: Float) -> Float:

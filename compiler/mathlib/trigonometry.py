@@ -11,7 +11,7 @@ from .widened import HALF_PI_F64, ROUND_F64
 
 TWO_OVER_PI_F64 = 0.6366197723675814
 HALF_PI_LOW_F64 = 6.123233995736766e-17
-# pi/2 in four parts; the first three have 33 bits, so that their products with a quadrant below 2**20 are exact.
+# pi/2 in four parts; the first three have 33 bits: their products with a quadrant below 2**20 are exact.
 HALF_PI_1_F64 = 1.5707963267341256
 HALF_PI_2_F64 = 6.077100506303966e-11
 HALF_PI_3_F64 = 2.0222662487111665e-21
@@ -19,16 +19,16 @@ HALF_PI_4_F64 = 8.4784276603689e-32
 # 2/pi in limbs of 28 bits, after three zero limbs.
 LIMB_MASK = 0xFFFFFFF
 TWO_OVER_PI_LIMBS = np.array([
-    0, 0, 0,
-    170891318, 240010261, 44024437, 131200308, 232525238, 43358524, 70845471, 240214955, 233552982, 28779630, 61088989,
-    48236105, 49193117, 26352894, 31371723, 19507006, 243802975, 86948676, 139368903, 2536543, 132387737, 30816643,
-    87269193, 210001803, 199201411, 186644631, 268296281, 135261999, 18396576, 174923629, 57142514, 130746807, 83125238,
-    111042538, 47665787, 180874213, 253211600, 121239434, 86584998, 201023409, 33084880, 139854640, 74434486, 195817679,
+    0, 0, 0, 170891318, 240010261, 44024437, 131200308, 232525238, 43358524, 70845471, 240214955,
+    233552982, 28779630, 61088989, 48236105, 49193117, 26352894, 31371723, 19507006, 243802975, 86948676,
+    139368903, 2536543, 132387737, 30816643, 87269193, 210001803, 199201411, 186644631, 268296281,
+    135261999, 18396576, 174923629, 57142514, 130746807, 83125238, 111042538, 47665787, 180874213,
+    253211600, 121239434, 86584998, 201023409, 33084880, 139854640, 74434486, 195817679,
 ], dtype=np.int64)  # fmt: skip
 
 
 def near_quadrant_f64(x: Float) -> tuple[Float, Float, Integer]:
-    """(r, r_low, n) with x = r + r_low + n * pi/2 modulo 2 pi, for |x| < 2**20: Cody and Waite's reduction."""
+    """(r, r_low, n) with x = r + r_low + n * pi/2 modulo 2 pi, |x| < 2**20: Cody and Waite's."""
     shifted = x * TWO_OVER_PI_F64 + ROUND_F64
     k = shifted - ROUND_F64
     r, low = two_sum(x - k * HALF_PI_1_F64, -k * HALF_PI_2_F64)
@@ -40,8 +40,9 @@ def near_quadrant_f64(x: Float) -> tuple[Float, Float, Integer]:
 def far_quadrant_f64(x: Float) -> tuple[Float, Float, Integer]:
     """The same for 2**20 <= |x|, finite: Payne and Hanek's reduction in integers.
 
-    |x| = A * 2**(28 q) with A of three limbs; the limbs of 2/pi that only make multiples of 4 are skipped, six limbs after the point
-    are kept (140 bits without the last), which leaves 2**-78 of the closest that a float64 comes to a multiple of pi/2.
+    |x| = A * 2**(28 q) with A of three limbs; the limbs of 2/pi that only make multiples of 4 are skipped,
+    six limbs after the point are kept (140 bits without the last), which leaves 2**-78 of the closest that a
+    float64 comes to a multiple of pi/2.
     """
     bits = f64_bits(x)
     exponent = ((bits >> 52) & 0x7FF) - 1075
@@ -81,7 +82,9 @@ def far_quadrant_f64(x: Float) -> tuple[Float, Float, Integer]:
 
 
 def quadrant_f64(x: Float) -> tuple[Float, Float, Integer]:
-    """(r, r_low, n) with x = r + r_low + n * pi/2 modulo 2 pi, |r| <= pi/4 and a little; NaN for NaN and infinities."""
+    """(r, r_low, n) with x = r + r_low + n * pi/2 modulo 2 pi, |r| <= pi/4 and a little; NaN for NaN and
+    infinities.
+    """
     if abs(x) < 1048576.0:
         return near_quadrant_f64(x)
     r, low, n = far_quadrant_f64(x)

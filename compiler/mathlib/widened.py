@@ -1,7 +1,8 @@
 """The float32 functions that compute in float64, where that is the short way to the accuracy.
 
-They need about 2**-30 of relative accuracy only, so their polynomials are half as long as those of the float64 functions, and
-the last conversion rounds correctly into the subnormal range. All are branch-free and vectorise at float64's width.
+They need about 2**-30 of relative accuracy only, so their polynomials are half as long as those of the
+float64 functions, and the last conversion rounds correctly into the subnormal range. All are branch-free and
+vectorise at float64's width.
 """
 
 from __future__ import annotations
@@ -83,8 +84,8 @@ def log1p_medium(x: Float) -> Float:
 def tm_expm1_f32(x: Float) -> Float:
     """e**x - 1."""
     d = np.float64(x)
-    d = select(d > 90.0, 90.0, d)
-    e, t = exp_medium(select(d < -40.0, -40.0, d))
+    above = select(d > 90.0, 90.0, d)
+    e, t = exp_medium(select(above < -40.0, -40.0, above))
     return select(x == np.float32(0.0), x, np.float32(t * e + (t - 1.0)))
 
 
@@ -147,7 +148,9 @@ def sin_cos_f32(r: Float) -> tuple[Float, Float]:
     sine = high + (high * square * horner(square, SIN_F32) + low)
     half = HALF_F32 * square
     cosine = ONE_F32 - half
-    return sine, cosine + (((ONE_F32 - cosine) - half) + (square * square * horner(square, COS_F32) - high * low))
+    return sine, cosine + (
+        ((ONE_F32 - cosine) - half) + (square * square * horner(square, COS_F32) - high * low)
+    )
 
 
 def tm_sin_f32(x: Float) -> Float:
@@ -223,8 +226,8 @@ def tm_atan2_f32(y: Float, x: Float) -> Float:
     low, high = select(steep, a, b), select(steep, b, a)
     # 0/0 is 0 here, infinity/infinity 1.
     t = low / select(high == 0.0, 1.0, high)
-    t = select((low == high) & (high > 0.0), 1.0, t)
-    value = t * horner(t * t, ATAN_MEDIUM)
+    ratio = select((low == high) & (high > 0.0), 1.0, t)
+    value = ratio * horner(ratio * ratio, ATAN_MEDIUM)
     value = select(steep, HALF_PI_F64 - value, value)
     value = select(f64_bits(dx) < 0, PI_F64 - value, value)
     value = select((dx != dx) | (dy != dy), dx + dy, value)
@@ -277,8 +280,8 @@ def tm_atanh_f32(x: Float) -> Float:
 def tm_erfc_f32(x: Float) -> Float:
     """1 - erf(x), without cancellation."""
     d = np.float64(x)
-    a = abs(d)
-    a = select(a > 11.0, 11.0, a)
+    size = abs(d)
+    a = select(size > 11.0, 11.0, size)
     e, t = exp_medium(-a * a)
     value = (t * e + t) * horner((a - 3.0) / (a + 3.0), ERFC_MEDIUM) / (1.0 + (a + a))
     return np.float32(select(d < 0.0, 2.0 - value, value))
