@@ -35,7 +35,8 @@ def free_axes(rank: int, *used: Sequence[int]) -> tuple[int, ...]:
 
 def _free(attrs: Any, rank_a: int, rank_b: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The axes of a and of b that a dot keeps and does not pair."""
-    return (free_axes(rank_a, attrs.contract_a, attrs.batch_a), free_axes(rank_b, attrs.contract_b, attrs.batch_b))
+    return (free_axes(rank_a, attrs.contract_a, attrs.batch_a),
+            free_axes(rank_b, attrs.contract_b, attrs.batch_b))
 
 
 def _infer_dot(attrs: Any, x: Type, y: Type) -> Type:
@@ -96,10 +97,12 @@ def _dims(contract_a: tuple[int, ...], contract_b: tuple[int, ...], batch_a: tup
 
 register(OpDef(
     "dot", 2, _infer_dot, _dot, Kind.CONTRACTION,
-    (Attr("contract_a", "ints"), Attr("contract_b", "ints"), Attr("batch_a", "ints", ()), Attr("batch_b", "ints", ())),
+    (Attr("contract_a", "ints"), Attr("contract_b", "ints"), Attr("batch_a", "ints", ()),
+     Attr("batch_b", "ints", ())),
     vjp=_dot_vjp, family="contraction", dtypes=DTYPES,
-    doc="Sum of products over the axis pairs `contract_a[i]`, `contract_b[i]`. Result axes: the batch pairs in the "
-        "order given, the other axes of a, the other axes of b. Products and sums run in float32 for f16 and bf16.",
+    doc="Sum of products over the axis pairs `contract_a[i]`, `contract_b[i]`. Result axes: the batch pairs "
+        "in the order given, the other axes of a, the other axes of b. Products and sums run in float32 for "
+        "f16 and bf16.",
     samples=(two((3, 5), (5, 4), attrs=_dims((1,), (0,))), two((7, 17), (9, 17), attrs=_dims((1,), (1,))),
              two((5,), (5,), attrs=_dims((0,), (0,))), two((3,), (4,), attrs=_dims((), ())),
              two((2, 3, 5), (2, 5, 4), attrs=_dims((2,), (1,), (0,), (0,))),
@@ -107,7 +110,8 @@ register(OpDef(
              two((2, 3, 4), (5, 4, 3), attrs=_dims((1, 2), (2, 1))),
              two((4, 0), (0, 3), attrs=_dims((1,), (0,))), two((0, 2), (2, 3), attrs=_dims((1,), (0,)))),
     bad=(two((3, 5), (4, 3), attrs=_dims((1,), (0,))), two((3, 5), (5, 3), attrs=_dims((1,), ())),
-         two((2, 3), (3, 2), attrs=_dims((2,), (0,))), two((3, 3), (3, 3), attrs=_dims((0,), (0,), (0,), (1,))),
+         two((2, 3), (3, 2), attrs=_dims((2,), (0,))),
+         two((3, 3), (3, 3), attrs=_dims((0,), (0,), (0,), (1,))),
          Sample((("f32", (3, 5)), ("f64", (5, 3))), _dims((1,), (0,))),
          Sample((("bool", (3, 5)), ("bool", (5, 3))), _dims((1,), (0,))))))
 
@@ -118,12 +122,12 @@ _GEOMETRY = (Attr("stride", "ints"), Attr("pads", "pads"), Attr("dilation", "int
 
 
 def _check_channels(op: str, attrs: Any, channels: Dim, outputs: Dim, per_group: Dim) -> None:
-    """Raises ShapeError unless `groups` splits both channel counts and the weight has `channels / groups` of them."""
+    """Raises ShapeError unless `groups` splits both channel counts and the weight has its share of them."""
     if attrs.groups < 1:
         raise AttributeValueError(f"{op}: groups {attrs.groups} must be positive")
     if channels != per_group * attrs.groups:
-        raise ShapeError(f"{op}: a weight of {per_group} input channels per group and groups={attrs.groups} expects "
-                         f"{per_group * attrs.groups} input channels, got {channels}")
+        raise ShapeError(f"{op}: a weight of {per_group} input channels per group and groups={attrs.groups} "
+                         f"expects {per_group * attrs.groups} input channels, got {channels}")
     if isinstance(outputs, int) and outputs % attrs.groups:
         raise ShapeError(f"{op}: {outputs} output channels cannot be split into groups={attrs.groups}")
 
@@ -134,16 +138,17 @@ def _two_operands(op: str, attrs: Any, x: Type, y: Type) -> tuple[TensorType, Te
     require(op, a, kinds=NUMBERS)
     same_dtype(op, a, b)
     if a.rank != b.rank or a.rank < 3:
-        raise ShapeError(f"{op} needs two operands of one rank ≥ 3 (batch or outputs, channels, spatial axes), got {a} "
-                         f"and {b}", hint="add a batch axis with reshape" if a.rank == b.rank - 1 else None)
+        raise ShapeError(f"{op} needs two operands of one rank ≥ 3 (batch or outputs, channels, spatial "
+                         f"axes), got {a} and {b}",
+                         hint="add a batch axis with reshape" if a.rank == b.rank - 1 else None)
     check_geometry(op, attrs, a.rank - 2)
     return a, b, a.rank - 2
 
 
 def _same_extents(op: str, found: Sequence[Dim], expected: Sequence[Dim]) -> None:
     if tuple(found) != tuple(expected):
-        raise ShapeError(f"{op}: the output gradient has spatial extents {show(found)}, the convolution gives "
-                         f"{show(expected)}")
+        raise ShapeError(f"{op}: the output gradient has spatial extents {show(found)}, the convolution "
+                         f"gives {show(expected)}")
 
 
 def _infer_conv(attrs: Any, x: Type, w: Type) -> Type:
@@ -159,7 +164,8 @@ def _infer_conv_input_grad(attrs: Any, dy: Type, w: Type) -> Type:
     if len(spatial) != n:
         raise AttributeValueError(f"{op}: spatial {show(spatial)} needs {n} extents")
     if a.shape[1] != b.shape[0]:
-        raise ShapeError(f"{op}: the gradient {a} has {a.shape[1]} channels, the weight {b} makes {b.shape[0]}")
+        raise ShapeError(f"{op}: the gradient {a} has {a.shape[1]} channels, the weight {b} makes "
+                         f"{b.shape[0]}")
     channels = b.shape[1] * attrs.groups
     _check_channels(op, attrs, channels, b.shape[0], b.shape[1])
     _same_extents(op, a.shape[2:], out_extents(op, attrs, spatial, b.shape[2:]))
@@ -173,7 +179,8 @@ def _infer_conv_weight_grad(attrs: Any, x: Type, dy: Type) -> Type:
     if len(window) != n:
         raise AttributeValueError(f"{op}: window {show(window)} needs {n} extents")
     if a.shape[0] != b.shape[0]:
-        raise ShapeError(f"{op}: batch {a.shape[0]} of the input {a} is not batch {b.shape[0]} of the gradient {b}")
+        raise ShapeError(f"{op}: batch {a.shape[0]} of the input {a} is not batch {b.shape[0]} of the "
+                         f"gradient {b}")
     if attrs.groups < 1:
         raise AttributeValueError(f"{op}: groups {attrs.groups} must be positive")
     per_group = a.shape[1] // attrs.groups
@@ -235,7 +242,8 @@ def _shared(node: Node) -> dict[str, Any]:
 
 def _conv_vjp(b: Builder, node: Node, g: Node, x: Node, w: Node) -> list[Node | None]:
     same = _shared(node)
-    return [b.conv_input_grad(g, w, **same, spatial=x.shape[2:]), b.conv_weight_grad(x, g, **same, window=w.shape[2:])]
+    return [b.conv_input_grad(g, w, **same, spatial=x.shape[2:]),
+            b.conv_weight_grad(x, g, **same, window=w.shape[2:])]
 
 
 def _conv_input_grad_vjp(b: Builder, node: Node, g: Node, dy: Node, w: Node) -> list[Node | None]:
@@ -250,13 +258,16 @@ def _conv_weight_grad_vjp(b: Builder, node: Node, g: Node, x: Node, dy: Node) ->
 
 def _at(stride: tuple[int, ...], pads: tuple[tuple[int, int], ...], dilation: tuple[int, ...] | None = None,
         groups: int = 1, **more: Any) -> dict[str, Any]:
-    return {"stride": stride, "pads": pads, "dilation": dilation or (1,) * len(stride), "groups": groups, **more}
+    return {"stride": stride, "pads": pads, "dilation": dilation or (1,) * len(stride), "groups": groups,
+            **more}
 
 
 register(OpDef(
-    "conv", 2, _infer_conv, _conv, Kind.CONTRACTION, _GEOMETRY, vjp=_conv_vjp, family="contraction", dtypes=DTYPES,
-    doc="Cross-correlation of x[N, C, spatial…] with w[O, C/groups, window…] → [N, O, positions…], zero-padded by "
-        "`pads` (low, high per spatial axis). Output channel o sees the input channels of group o // (O/groups).",
+    "conv", 2, _infer_conv, _conv, Kind.CONTRACTION, _GEOMETRY, vjp=_conv_vjp, family="contraction",
+    dtypes=DTYPES,
+    doc="Cross-correlation of x[N, C, spatial…] with w[O, C/groups, window…] → [N, O, positions…], "
+        "zero-padded by `pads` (low, high per spatial axis). Output channel o sees the input channels of "
+        "group o // (O/groups).",
     samples=(two((2, 3, 6, 5), (4, 3, 3, 3), attrs=_at((1, 1), ((1, 1), (1, 1)))),
              two((1, 4, 7, 9), (6, 2, 3, 2), attrs=_at((2, 3), ((0, 1), (2, 0)), (1, 2), 2)),
              two((2, 3, 11), (3, 1, 4), attrs=_at((3,), ((2, 1),), (2,), 3)),
@@ -265,8 +276,10 @@ register(OpDef(
              two((0, 2, 4), (3, 2, 2), attrs=_at((1,), ((0, 0),)))),
     bad=(two((2, 3, 6, 5), (4, 2, 3, 3), attrs=_at((1, 1), ((1, 1), (1, 1)))),
          two((2, 3, 6, 5), (4, 3, 3), attrs=_at((1, 1), ((1, 1), (1, 1)))),
-         two((2, 3, 2), (4, 3, 5), attrs=_at((1,), ((1, 1),))), two((2, 3, 9), (4, 3, 5), attrs=_at((0,), ((1, 1),))),
-         two((2, 3, 9), (4, 3, 5), attrs=_at((1,), ((-1, 1),))), two((2, 4, 9), (5, 2, 3), attrs=_at((1,), ((0, 0),), groups=2)),
+         two((2, 3, 2), (4, 3, 5), attrs=_at((1,), ((1, 1),))),
+         two((2, 3, 9), (4, 3, 5), attrs=_at((0,), ((1, 1),))),
+         two((2, 3, 9), (4, 3, 5), attrs=_at((1,), ((-1, 1),))),
+         two((2, 4, 9), (5, 2, 3), attrs=_at((1,), ((0, 0),), groups=2)),
          two((2, 4, 9), (4, 4, 3), attrs=_at((1, 1), ((0, 0),))),
          Sample((("f32", (2, 3, 9)), ("f16", (4, 3, 5))), _at((1,), ((0, 0),))),
          Sample((("bool", (2, 3, 9)), ("bool", (4, 3, 5))), _at((1,), ((0, 0),))))))
@@ -274,8 +287,8 @@ register(OpDef(
 register(OpDef(
     "conv_input_grad", 2, _infer_conv_input_grad, _conv_input_grad, Kind.CONTRACTION,
     (*_GEOMETRY, Attr("spatial", "dims")), vjp=_conv_input_grad_vjp, family="contraction", dtypes=DTYPES,
-    doc="Gradient of `conv` with respect to its input (also called transposed convolution): dy[N, O, positions…] and "
-        "w[O, C/groups, window…] → [N, C, spatial…].",
+    doc="Gradient of `conv` with respect to its input (also called transposed convolution): dy[N, O, "
+        "positions…] and w[O, C/groups, window…] → [N, C, spatial…].",
     samples=(two((2, 4, 6, 5), (4, 3, 3, 3), attrs=_at((1, 1), ((1, 1), (1, 1)), spatial=(6, 5))),
              two((1, 6, 3, 4), (6, 2, 3, 2), attrs=_at((2, 3), ((0, 1), (2, 0)), (1, 2), 2, spatial=(7, 10))),
              two((2, 3, 3), (3, 1, 4), attrs=_at((3,), ((2, 1),), (2,), 3, spatial=(11,))),

@@ -1,7 +1,9 @@
-"""Counter-based random bits: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
+"""Counter-based random bits: Philox4x32-10.
 
-The state is i64[2] = (seed, counter), both read as 64 unsigned bits. Every element is a function of the state and its
-own position, so neither threads nor devices change the bits.
+Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+
+The state is i64[2] = (seed, counter), both read as 64 unsigned bits. Every element is a function of the
+state and its own position, so neither threads nor devices change the bits.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ def philox4x32(counter: Sequence[Array], key: Sequence[int]) -> tuple[Array, ...
     for r in range(_ROUNDS):
         k0, k1 = ((k + r * w) & 0xFFFFFFFF for k, w in zip(key, _WEYL, strict=True))
         p0, p1 = c0 * np.uint64(_MULTIPLIERS[0]), c2 * np.uint64(_MULTIPLIERS[1])
-        c0, c1, c2, c3 = ((p1 >> _WORD) ^ c1 ^ np.uint64(k0), p1 & _LOW, (p0 >> _WORD) ^ c3 ^ np.uint64(k1), p0 & _LOW)
+        c0, c2 = (p1 >> _WORD) ^ c1 ^ np.uint64(k0), (p0 >> _WORD) ^ c3 ^ np.uint64(k1)
+        c1, c3 = p1 & _LOW, p0 & _LOW
     return c0, c1, c2, c3
 
 
@@ -77,19 +80,22 @@ def _random_advance(attrs: Any, t: TensorType, state: Array) -> Array:
 _SEEDS = ((0.0, 1e9),)
 
 register(OpDef(
-    "random_bits", 1, _infer_random_bits, _random_bits, Kind.OPAQUE, (Attr("shape", "dims"),), family="random",
+    "random_bits", 1, _infer_random_bits, _random_bits, Kind.OPAQUE, (Attr("shape", "dims"),),
+    family="random",
     exact=True,
-    doc="Uniform random u32: element i (row-major) is word i % 4 of Philox4x32-10 with the seed as key (low word first) "
-        "and (counter + i // 4, 0) as its 128-bit counter.",
+    doc="Uniform random u32: element i (row-major) is word i % 4 of Philox4x32-10 with the seed as key (low "
+        "word first) and (counter + i // 4, 0) as its 128-bit counter.",
     samples=tuple(Sample((("i64", (2,)),), {"shape": shape}, grad=False, ranges=_SEEDS)
                   for shape in ((), (1,), (7,), (3, 5), (2, 3, 4), (0, 3))),
     bad=(Sample((("i32", (2,)),), {"shape": (3,)}), Sample((("i64", (3,)),), {"shape": (3,)}),
          Sample((("i64", (2,)),), {"shape": (-3,)}))))
 
 register(OpDef(
-    "random_advance", 1, _infer_random_advance, _random_advance, Kind.OPAQUE, (Attr("count", "dim"),), family="random",
+    "random_advance", 1, _infer_random_advance, _random_advance, Kind.OPAQUE, (Attr("count", "dim"),),
+    family="random",
     exact=True,
     doc="The state after `count` elements were drawn: the counter moves by ceil(count / 4) blocks.",
-    samples=tuple(Sample((("i64", (2,)),), {"count": count}, grad=False, ranges=_SEEDS) for count in (0, 1, 4, 17)),
+    samples=tuple(Sample((("i64", (2,)),), {"count": count}, grad=False, ranges=_SEEDS)
+                  for count in (0, 1, 4, 17)),
     bad=(Sample((("f64", (2,)),), {"count": 3}), Sample((("i64", ()),), {"count": 3}),
          Sample((("i64", (2,)),), {"count": -1}))))

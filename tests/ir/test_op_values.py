@@ -1,4 +1,4 @@
-"""Values of operators whose rules a shape check cannot see: known answers, ties, NaN, repeated and wrong indices."""
+"""Values of operators whose rules no shape shows: known answers, ties, NaN, repeated and wrong indices."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from tracemill.ir.build import Builder
 from tracemill.ir.dims import sym
 from tracemill.ir.dtypes import DType, bf16, boolean, f16, f32, f64, from_numpy, i32, i64
@@ -64,7 +63,7 @@ def test_random_bits_are_a_function_of_position() -> None:
 
 
 def test_random_state_is_read_as_unsigned_words() -> None:
-    # Seed −1 is the key (2³²−1, 2³²−1); the block counter wraps at 2⁶⁴ and carries into the second word at 2³².
+    # Seed −1 is the key (2³²−1, 2³²−1); the counter carries into its second word at 2³² and wraps at 2⁶⁴.
     carry = run("random_bits", np.array([-1, 0xFFFFFFFF], np.int64), shape=(8,))
     key = (0xFFFFFFFF, 0xFFFFFFFF)
     for block, words in (((0xFFFFFFFF, 0), carry[:4]), ((0, 1), carry[4:])):
@@ -82,7 +81,8 @@ def test_index_out_of_range_is_an_error(name: str, index_shape: Any, update_shap
     index = np.zeros(index_shape, np.int64)
     index.flat[-1] = wrong
     updates = () if update_shape is None else (np.ones(update_shape, np.float32),)
-    with pytest.raises(IndexRangeError, match=rf"{name}: index {wrong} is out of range for axis 0 with extent 4"):
+    with pytest.raises(IndexRangeError,
+                       match=rf"{name}: index {wrong} is out of range for axis 0 with extent 4"):
         run(name, np.zeros((4, 3), np.float32), index, *updates, axis=0)
 
 
@@ -113,7 +113,8 @@ def test_scatter_gradient_goes_to_the_stored_update_only() -> None:
 
 def test_index_select_of_embedding_rows() -> None:
     table = np.arange(12, dtype=np.float32).reshape(4, 3)
-    np.testing.assert_array_equal(run("index_select", table, np.array([[3, 0], [1, 1]]), axis=0), table[[[3, 0], [1, 1]]])
+    np.testing.assert_array_equal(run("index_select", table, np.array([[3, 0], [1, 1]]), axis=0),
+                                  table[[[3, 0], [1, 1]]])
     np.testing.assert_array_equal(run("index_select", table, np.array(2, np.int32), axis=1), table[:, 2])
 
 
@@ -155,7 +156,8 @@ def test_conv_against_its_definition() -> None:
 def test_window_max_prefers_first_maximum_and_nan() -> None:
     at = {"window": (3,), "stride": (1,), "pads": ((1, 1),), "dilation": (1,)}
     x = np.array([1, 3, 3, NAN, 0, NAN], np.float32)
-    np.testing.assert_array_equal(run("window_max", x, **at), np.array([3, 3, NAN, NAN, NAN, NAN], np.float32))
+    np.testing.assert_array_equal(run("window_max", x, **at),
+                                  np.array([3, 3, NAN, NAN, NAN, NAN], np.float32))
     assert run("window_argmax", x, **at).tolist() == [1, 1, 3, 3, 3, 5]
 
 
@@ -194,14 +196,16 @@ def test_cumsum_of_small_integers_wraps_in_their_dtype() -> None:
 
 
 def test_types_with_named_sizes() -> None:
-    assert infer("conv", (f32, (B, 3, 32, B)), (f32, (8, 3, 3, 3)), **conv_attrs(2, stride=2, pad=1)).shape == \
+    assert infer("conv", (f32, (B, 3, 32, B)), (f32, (8, 3, 3, 3)),
+                 **conv_attrs(2, stride=2, pad=1)).shape == \
         (B, 8, 16, (B - 1) // 2 + 1)
     assert infer("dot", (f32, (B, 784)), (f32, (10, 784)), contract_a=(1,), contract_b=(1,)).shape == (B, 10)
     assert infer("index_select", (f32, (100, 16)), (i64, (B, 7)), axis=0).shape == (B, 7, 16)
     assert infer("random_bits", (i64, (2,)), shape=(B, 4)).shape == (B, 4)
     values, indices = infer("topk", (f32, (B, 10)), axis=1, k=3).items
     assert values.shape == indices.shape == (B, 3) and indices.dtype is i64
-    spread = infer("window_spread", (f32, (B, 5)), window=(2,), stride=(2,), pads=((0, 0),), dilation=(1,), spatial=(11,))
+    spread = infer("window_spread", (f32, (B, 5)), window=(2,), stride=(2,), pads=((0, 0),), dilation=(1,),
+                   spatial=(11,))
     assert spread.shape == (B, 11)
     with pytest.raises(ShapeError, match=r"contract axis 0.*extent B.*extent 4"):
         infer("dot", (f32, (B,)), (f32, (4,)), contract_a=(0,), contract_b=(0,))
@@ -216,9 +220,11 @@ def test_types_with_named_sizes() -> None:
      lambda: infer("gather", (f32, (3,)), (boolean, (3,)), axis=0)),
     (DTypeError, r"one dtype, got f32\[3\], f16\[3\]",
      lambda: infer("dot", (f32, (3,)), (f16, (3,)), contract_a=(0,), contract_b=(0,))),
-    (ShapeError, r"index_add: with index \[2\] on axis 0 of f32\[4,3\] the update must have shape \[2, 3\], got \[2, 4\]",
+    (ShapeError,
+     r"index_add: with index \[2\] on axis 0 of f32\[4,3\] the update must have shape \[2, 3\], got \[2, 4\]",
      lambda: infer("index_add", (f32, (4, 3)), (i32, (2,)), (f32, (2, 4)), axis=0)),
-    (ShapeError, r"topk: k=5 is more than the extent 4 of axis 1", lambda: infer("topk", (f32, (2, 4)), axis=1, k=5)),
+    (ShapeError, r"topk: k=5 is more than the extent 4 of axis 1",
+     lambda: infer("topk", (f32, (2, 4)), axis=1, k=5)),
     (AttributeValueError, r"window_sum: stride \(0,\) must be positive",
      lambda: infer("window_sum", (f32, (4,)), window=(2,), stride=(0,), pads=((0, 0),), dilation=(1,)))])
 def test_messages_say_what_does_not_fit(error: Any, pattern: str, build: Any) -> None:
