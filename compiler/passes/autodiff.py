@@ -12,7 +12,7 @@ from ...ir.node import Node
 from .activity import forward_reads
 from .loops import merge_loops
 from .reverse import backward
-from .rewriting import Replacement, inline, rewrite, rewrite_nodes
+from .rewriting import Replacement, has_bodies, inline, map_bodies, rewrite, rewrite_nodes
 
 # Symbols of differentiation: none is left after this pass.
 SYMBOLS = frozenset({"gradient", "with_value", "stop_gradient", "custom_vjp"})
@@ -26,7 +26,7 @@ class Autodiff:
 
     def run(self, graph: Graph) -> Graph:
         """Raises AutogradError at the user's line for what has no derivative."""
-        return rewrite(merge_loops(rewrite(graph, _expand)), _strip)
+        return _strip(merge_loops(rewrite(graph, _expand)))
 
 
 def _expand(node: Node, inputs: tuple[Node, ...]) -> Replacement:
@@ -40,16 +40,27 @@ def _expand(node: Node, inputs: tuple[Node, ...]) -> Replacement:
         raise
 
 
-def _strip(node: Node, inputs: tuple[Node, ...]) -> Replacement:
-    match node.op.name:
-        case "with_value":
-            return inputs[1]
-        case "stop_gradient":
-            return inputs[0]
-        case "custom_vjp":
-            return inline(node.attrs.forward, inputs)
-        case _:
-            return None
+def _strip(graph: Graph) -> Graph:
+    """`graph` without the symbols that differentiation has read.
+
+    A node with a kept value is not computed again: its derivative may read it where no `with_value` stands.
+    """
+    kept = {n.inputs[0]: n.inputs[1] for n in graph.nodes if n.op.name == "with_value" and not n.inputs[1].inputs}
+
+    def visit(node: Node, inputs: tuple[Node, ...]) -> Replacement:
+        if node in kept:
+            return kept[node]
+        match node.op.name:
+            case "with_value":
+                return inputs[1]
+            case "stop_gradient":
+                return inputs[0]
+            case "custom_vjp":
+                return inline(_strip(node.attrs.forward), inputs)
+            case _:
+                return map_bodies(node, inputs, _strip) if has_bodies(node) else None
+
+    return rewrite(graph, visit, inside=False)
 
 
 def residuals(graph: Graph, outputs: Sequence[Node], wrt: Sequence[Node]) -> list[Node]:
