@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 
@@ -21,3 +22,9 @@ class CompileFlags:
     def key(self) -> str:
         """Canonical text for cache keys."""
         return f"noalias={int(self.noalias)} in_place={','.join(f'{a}={b}' for a, b in sorted(self.in_place))}"
+
+
+def kernel_symbol(source: str, entry: str, flags: CompileFlags | None = None) -> str:
+    """The exported name of a kernel: from its content, so that equal kernels have equal names everywhere."""
+    content = "\0".join((source, entry, (flags or CompileFlags()).key()))
+    return "tm_" + hashlib.blake2b(content.encode(), digest_size=12).hexdigest()

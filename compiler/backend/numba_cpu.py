@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -10,18 +9,12 @@ from typing import Any, Literal
 from ...ir.errors import InternalError, TracemillError
 from ...runtime import elf
 from . import llvm
-from .flags import CompileFlags
+from .flags import CompileFlags, kernel_symbol
 from .plain import load_source
 
 __all__ = ["CompileFlags", "compile_source", "emit", "kernel_symbol"]
 
 _lock = threading.RLock()
-
-
-def kernel_symbol(source: str, entry: str, flags: CompileFlags | None = None) -> str:
-    """The exported name of a kernel: from its content, so that equal kernels have equal names everywhere."""
-    content = "\0".join((source, entry, (flags or CompileFlags()).key()))
-    return "tm_" + hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
 
 
 def _optimised(source: str, entry: str, flags: CompileFlags, where: llvm.Target) -> tuple[Any, str]:
