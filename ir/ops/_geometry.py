@@ -70,7 +70,9 @@ def padded_zeros(lead: Sequence[int], spatial: Sequence[int], pads: Any, dtype: 
 
 def cropped(x: Array, pads: Any) -> Array:
     """The inverse of `padded`."""
-    return x[(..., *(slice(p[0], x.shape[i - len(pads)] - p[1]) for i, p in enumerate(pads)))]
+    spatial = x.shape[x.ndim - len(pads):]
+    cut: tuple[Any, ...] = (..., *(slice(low, d - high) for d, (low, high) in zip(spatial, pads, strict=True)))
+    return x[cut]
 
 
 def taps(attrs: Any, window: Sequence[int], out: Sequence[int]) -> Iterator[tuple[tuple[int, ...], Any]]:

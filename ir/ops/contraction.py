@@ -66,7 +66,8 @@ def _dot(attrs: Any, t: TensorType, a: Array, b: Array) -> Array:
     left = a.transpose(attrs.batch_a + free_a + attrs.contract_a).reshape([*batch, m, k])
     right = b.transpose(attrs.batch_b + attrs.contract_b + free_b).reshape([*batch, k, n])
     with np.errstate(all="ignore"):
-        return np.matmul(left, right).reshape(ints(t.shape))
+        out: Array = np.matmul(left, right)
+    return out.reshape(ints(t.shape))
 
 
 def _reorder(b: Builder, x: Node, axes: Sequence[int]) -> Node:

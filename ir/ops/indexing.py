@@ -1,8 +1,8 @@
 """Loads and stores at computed places. An index outside its axis is an error, never wrapped or clamped.
 
 `gather`, `scatter` and `scatter_add` move single elements (as PyTorch's `gather` and `scatter_` do);
-`index_select`, `index_copy` and `index_add` move whole slices. Stores happen in row-major order of the updates:
-of several to one place the last one stays, and sums are added in that order.
+`index_select`, `index_copy` and `index_add` move whole slices. Stores happen in row-major order of the
+updates: of several to one place the last one stays, and sums are added in that order.
 """
 
 from __future__ import annotations

@@ -51,7 +51,8 @@ def order(x: Array, axis: int, descending: bool) -> Array:
         return np.argsort(x, axis=axis, kind="stable").astype(np.int64)
     # Sorting the reversed axis and reversing the result keeps equal elements in their old order.
     backwards = np.argsort(np.flip(x, axis), axis=axis, kind="stable")
-    return x.shape[axis] - 1 - np.flip(backwards, axis).astype(np.int64)
+    out: Array = x.shape[axis] - 1 - np.flip(backwards, axis).astype(np.int64)
+    return out
 
 
 def _picked_vjp(b: Builder, node: Node, gs: tuple[Node | None, Node | None], x: Node) -> list[Node | None]:
