@@ -71,8 +71,9 @@ def padded_zeros(lead: Sequence[int], spatial: Sequence[int], pads: Any, dtype: 
 def cropped(x: Array, pads: Any) -> Array:
     """The inverse of `padded`."""
     spatial = x.shape[x.ndim - len(pads):]
-    cut: tuple[Any, ...] = (..., *(slice(low, d - high) for d, (low, high) in zip(spatial, pads, strict=True)))
-    return x[cut]
+    cut = [slice(low, d - high) for d, (low, high) in zip(spatial, pads, strict=True)]
+    out: Array = x[(..., *cut)]  # type: ignore[arg-type]
+    return out
 
 
 def taps(attrs: Any, window: Sequence[int], out: Sequence[int]) -> Iterator[tuple[tuple[int, ...], Any]]:
