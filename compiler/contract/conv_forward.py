@@ -90,8 +90,8 @@ for o in range(count):
 
 _FORWARD = """
 def kernel(buffers, extents, begin, end, scratch, status):
-    x = ${pointer}(buffers, 0)
-    w = ${pointer}(buffers, 1)
+    x = $pointer(buffers, 0)
+    w = $pointer(buffers, 1)
     $output
     $extents
     depth = channels * $TAPS

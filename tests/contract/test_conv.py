@@ -9,6 +9,7 @@ import pytest
 
 from tracemill.compiler.contract.conv import ConvDims
 from tracemill.compiler.contract.conv_forward import ConvForward
+from tracemill.compiler.contract.conv_input_grad import ConvInputGrad
 from tracemill.compiler.contract.text import Epilogue
 from tracemill.compiler.contract.tiles import TileShape
 from tracemill.ir import dtypes
@@ -67,6 +68,21 @@ class Case:
         x, w = self.padded(), self.weights()
         y = sum(np.einsum("ngc...,goc->ngo...", x[(..., *at)], w[(..., *tap)]) for tap, at in self.taps())
         return y.reshape(self.dy.shape)
+
+    def input_grad(self):
+        dy, w = self.grouped(self.dy), self.weights()
+        dx = np.zeros_like(self.padded())
+        for tap, at in self.taps():
+            dx[(..., *at)] += np.einsum("ngo...,goc->ngc...", dy, w[(..., *tap)])
+        inner = tuple(slice(p[0], p[0] + n) for p, n in zip(self.pads, self.size, strict=True))
+        return dx[(..., *inner)].reshape(self.x.shape)
+
+    def weight_grad(self):
+        x, dy = self.padded(), self.grouped(self.dy)
+        dw = np.zeros_like(self.weights())
+        for tap, at in self.taps():
+            dw[(..., *tap)] = np.einsum("ngc...,ngo...->goc", x[(..., *at)], dy)
+        return dw.reshape(self.w.shape)
 
     def tolerance(self):
         return {"f64": 1e-12, "f32": 2e-4, "f16": 0.1, "bf16": 0.7}[self.dtype.name]
@@ -133,3 +149,35 @@ def test_formulas_take_symbolic_sizes():
     dims = case.dims._replace(batch=sym("B"))
     spec = ConvForward(case.dtype, **case.structure())
     assert evaluate(spec.parallel_range(dims), {"B": 5}) == 5
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_input_grad(launch, name):
+    case = Case(name)
+    spec = ConvInputGrad(case.dtype, **case.structure())
+    dx = run(launch, spec, case, [case.dy, case.w], case.x.shape)
+    close(dx, case.input_grad(), case)
+    np.testing.assert_array_equal(run(launch, spec, case, [case.dy, case.w], case.x.shape, shares=3), dx)
+
+
+@pytest.mark.parametrize("dtype", [dtypes.f64, dtypes.f16, dtypes.bf16], ids=str)
+def test_input_grad_dtypes(launch, dtype):
+    case = Case("stride", dtype)
+    close(run(launch, ConvInputGrad(dtype, **case.structure()), case, [case.dy, case.w], case.x.shape),
+          case.input_grad(), case)
+
+
+DOUBLE = """
+def epilogue(buffers, extents, acc, acc_stride, b, m0, m1, n0, n1):
+    dx = f32_ptr(buffers, 2)
+    for m in range(m0, m1):
+        for n in range(n0, n1):
+            at = (b * extents[1] * extents[2] + m) * extents[4] * extents[5] + n
+            dx[at] = acc[(m - m0) * acc_stride + n - n0] * f32(2.0)
+"""
+
+
+def test_input_grad_epilogue(launch):
+    case = Case("same")
+    spec = ConvInputGrad(case.dtype, **case.structure(), epilogue=Epilogue(DOUBLE, 1))
+    close(run(launch, spec, case, [case.dy, case.w], case.x.shape), 2 * case.input_grad(), case)
