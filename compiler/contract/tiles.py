@@ -34,7 +34,8 @@ class TileShape:
 
 
 # Accumulators plus B vectors plus one splat fit the vector registers (32, or 16 before AVX-512 on x86).
-_SHAPES = {"avx512": (12, 2, 64, 4), "avx2": (6, 2, 32, 2), "neon": (8, 2, 16, 4), "generic": (4, 2, 16, 2)}
+# Per instruction set: rows of tiles two and three vectors wide, bytes of a vector, rows of the tail tile.
+_SHAPES = {"avx512": (12, 8, 64, 4), "avx2": (6, 4, 32, 2), "neon": (8, 6, 16, 4), "generic": (4, 3, 16, 2)}
 
 
 @lru_cache(maxsize=1)
@@ -55,9 +56,10 @@ def host_isa() -> str:
     return "neon" if platform.machine().lower() in ("arm64", "aarch64") else "generic"
 
 
-def tile_shape(dtype: DType, isa: str | None = None) -> TileShape:
-    """The tile for a compute dtype (f32 or f64) on `isa` (default: this CPU)."""
-    rows, vectors, vector_bytes, tail_rows = _SHAPES[isa or host_isa()]
+def tile_shape(dtype: DType, isa: str | None = None, *, vectors: int = 2) -> TileShape:
+    """The tile for a compute dtype (f32 or f64) on `isa` (default: this CPU), two or three vectors wide."""
+    rows_of_two, rows_of_three, vector_bytes, tail_rows = _SHAPES[isa or host_isa()]
+    rows = rows_of_two if vectors == 2 else rows_of_three
     return TileShape(rows, vectors, vector_bytes // dtype.itemsize, tail_rows)
 
 

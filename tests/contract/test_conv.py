@@ -10,6 +10,7 @@ import pytest
 from tracemill.compiler.contract.conv import ConvDims
 from tracemill.compiler.contract.conv_forward import ConvForward
 from tracemill.compiler.contract.conv_input_grad import ConvInputGrad
+from tracemill.compiler.contract.conv_weight_grad import ConvWeightGrad
 from tracemill.compiler.contract.text import Epilogue
 from tracemill.compiler.contract.tiles import TileShape
 from tracemill.ir import dtypes
@@ -81,7 +82,7 @@ class Case:
         x, dy = self.padded(), self.grouped(self.dy)
         dw = np.zeros_like(self.weights())
         for tap, at in self.taps():
-            dw[(..., *tap)] = np.einsum("ngc...,ngo...->goc", x[(..., *at)], dy)
+            dw[(..., *tap)] = np.einsum("ngcp,ngop->goc", *(a.reshape(*a.shape[:3], np.prod(self.out)) for a in (x[(..., *at)], dy)))
         return dw.reshape(self.w.shape)
 
     def tolerance(self):
@@ -181,3 +182,29 @@ def test_input_grad_epilogue(launch):
     case = Case("same")
     spec = ConvInputGrad(case.dtype, **case.structure(), epilogue=Epilogue(DOUBLE, 1))
     close(run(launch, spec, case, [case.dy, case.w], case.x.shape), 2 * case.input_grad(), case)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_weight_grad(launch, name):
+    case = Case(name)
+    spec = ConvWeightGrad(case.dtype, **case.structure())
+    dw = run(launch, spec, case, [case.x, case.dy], case.w.shape)
+    close(dw, case.weight_grad(), case)
+    np.testing.assert_array_equal(run(launch, spec, case, [case.x, case.dy], case.w.shape, shares=3), dw)
+
+
+@pytest.mark.parametrize("dtype", [dtypes.f64, dtypes.f16, dtypes.bf16], ids=str)
+@pytest.mark.parametrize("name", ["stride", "many"])
+def test_weight_grad_dtypes(launch, dtype, name):
+    case = Case(name, dtype)
+    close(run(launch, ConvWeightGrad(dtype, **case.structure()), case, [case.x, case.dy], case.w.shape),
+          case.weight_grad(), case)
+
+
+@pytest.mark.parametrize("launch", ["compiled"], indirect=True)
+def test_weight_grad_of_many_rows(launch):
+    """More pixels than one copy holds, more channels than one block."""
+    CASES["large"] = (2, 1, 35, 9, (40, 37), (3, 3), (1, 1), (1, 1), ((1, 1), (1, 1)))
+    case = Case("large")
+    close(run(launch, ConvWeightGrad(case.dtype, **case.structure()), case, [case.x, case.dy], case.w.shape),
+          case.weight_grad(), case)
