@@ -1,16 +1,18 @@
 """The on-disk store of kernels and plans.
 
-One folder, two kinds of records: `kernels/<key>.o` with the readable `<key>.py` beside it, and `plans/<key>.plan`. A
-record is its payload (so that `objdump` reads a kernel), a JSON text of the parts of its key, and a trailer with a
-magic number, a format version, lengths and a checksum: whatever is truncated, damaged or foreign is removed and made
-again, never used. Records are written under a temporary name and renamed, so that any number of processes may share
-the folder.
+One folder, two kinds of records: `kernels/<key>.o` with the readable `<key>.py` beside it, and
+`plans/<key>.plan`. A record is its payload (so that `objdump` reads a kernel), a JSON text of the parts of
+its key, and a trailer with a
+magic number, a format version, lengths and a checksum: whatever is truncated, damaged or foreign is removed
+and made again, never used. Records are written under a temporary name and renamed, so that any number of
+processes may share the folder.
 
 Importing this module imports the standard library only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -28,8 +30,10 @@ from typing import Literal
 from ..ir.errors import CacheError, TracemillError
 from .fingerprint import compiler_digest, digest, toolchain
 
-__all__ = ["CacheInfo", "CacheWarning", "Counters", "DiskCache", "Record", "cache_key", "compiler_digest", "default_cache",
-           "toolchain"]  # fmt: skip
+__all__ = [
+    "CacheInfo", "CacheWarning", "Counters", "DiskCache", "Explanation", "Kind", "Record", "cache_key",
+    "compiler_digest", "default_cache", "default_root", "digest", "size_limit", "toolchain",
+]  # fmt: skip
 
 Kind = Literal["kernel", "plan"]
 
@@ -153,12 +157,13 @@ def size_limit() -> int:
 class DiskCache:
     """The store in one folder. Safe to share between threads and processes.
 
-    A folder that cannot be written (read-only, disk full) is used for reading, with one warning; a folder that is
-    missing is created with mode 0700.
+    A folder that cannot be written (read-only, disk full) is used for reading, with one warning; a folder
+    that is missing is created with mode 0700.
 
     Args:
         root: the folder; by default `TRACEMILL_CACHE_DIR` or the platform's.
-        limit: bytes on disk above which the least recently used records go; by default `TRACEMILL_CACHE_SIZE`.
+        limit: bytes on disk above which the least recently used records go; by default
+        `TRACEMILL_CACHE_SIZE`.
 
     Raises:
         CacheError: another user owns the folder or may write to it.
@@ -176,24 +181,22 @@ class DiskCache:
             self._give_up(error)
 
     def _prepare(self) -> None:
-        try:
+        with contextlib.suppress(FileExistsError):
             self.root.mkdir(mode=0o700, parents=True)
-        except FileExistsError:
-            pass
         found = os.stat(self.root)
         if not stat.S_ISDIR(found.st_mode):
             raise CacheError(f"the cache folder {self.root} is not a folder", hint=_ELSEWHERE)
         if hasattr(os, "getuid"):
             if found.st_uid != os.getuid():
                 raise CacheError(
-                    f"the cache folder {self.root} belongs to another user (uid {found.st_uid}), who could put code "
-                    "into it that this process would run",
+                    f"the cache folder {self.root} belongs to another user (uid {found.st_uid}), "
+                    "who could put code into it that this process would run",
                     hint=_ELSEWHERE,
                 )
             if found.st_mode & 0o022:
                 raise CacheError(
-                    f"the cache folder {self.root} can be written by other users (mode {found.st_mode & 0o777:o}), "
-                    "who could put code into it that this process would run",
+                    f"the cache folder {self.root} can be written by other users "
+                    f"(mode {found.st_mode & 0o777:o}), who could put code into it that this process runs",
                     hint=f"chmod go-w {self.root}",
                 )
         for folder, _, _ in _KINDS.values():
@@ -206,7 +209,8 @@ class DiskCache:
         if first:
             reason = error.strerror or str(error)
             warnings.warn(
-                f"the cache folder {self.root} cannot be written ({reason}): compiled code will not be kept. {_ELSEWHERE}",
+                f"the cache folder {self.root} cannot be written ({reason}): compiled code will not be kept. "
+                f"{_ELSEWHERE}",
                 CacheWarning,
                 stacklevel=4,
             )
@@ -235,13 +239,13 @@ class DiskCache:
             return None
         counters.hits += 1
         if self._writable and time.time() - changed > _TOUCH_AFTER:  # keep it from being evicted
-            try:
+            with contextlib.suppress(OSError):
                 os.utime(path)
-            except OSError:
-                pass
         return record
 
-    def put(self, kind: Kind, key: str, payload: bytes, parts: Mapping[str, str], source: str | None = None) -> bool:
+    def put(
+        self, kind: Kind, key: str, payload: bytes, parts: Mapping[str, str], source: str | None = None
+    ) -> bool:
         """Store a record, with a readable source beside it; whether it was written."""
         if not self._writable or self.limit == 0:
             return False
@@ -273,18 +277,16 @@ class DiskCache:
 
     def _remove(self, path: Path) -> None:
         for each in (path, path.with_suffix(".py")):
-            try:
+            with contextlib.suppress(OSError):
                 each.unlink(missing_ok=True)
-            except OSError:
-                pass
 
-    # -- size ---------------------------------------------------------------------------------------------------
+    # -- size ------------------------------------------------------------------------------------------------
 
     def _account(self, written: int) -> None:
         """Note what was written; evict once notes say that the limit may be reached.
 
-        The notes are the length of a file: one byte for each block written since the last eviction, appended, which
-        is atomic between processes and costs one system call.
+        The notes are the length of a file: one byte for each block written since the last eviction, appended,
+        which is atomic between processes and costs one system call.
         """
         note = os.open(self.root / "written", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
@@ -313,10 +315,8 @@ class DiskCache:
                     path.unlink(missing_ok=True)
             elif entry.name.endswith(_KINDS[kind][1]):
                 size = _on_disk(found.st_size)
-                try:
+                with contextlib.suppress(OSError):
                     size += _on_disk(path.with_suffix(".py").stat().st_size)
-                except OSError:
-                    pass
                 records.append((found.st_mtime, size, kind, path))
         total = sum(size for _, size, _, _ in records)
         evicted = 0
@@ -363,7 +363,7 @@ class DiskCache:
             (self.root / name).unlink(missing_ok=True)
         return removed
 
-    # -- explanations -------------------------------------------------------------------------------------------
+    # -- explanations ----------------------------------------------------------------------------------------
 
     def explain(self, kind: Kind, parts: Mapping[str, str], search: int = 2000) -> Explanation:
         """Why no record has this key: how the nearest of the `search` newest ones differs."""
@@ -415,7 +415,9 @@ def _checksum(kind: Kind, body: bytes) -> bytes:
 def _unpack(kind: Kind, data: bytes) -> Record | None:
     if len(data) < _TRAILER.size:
         return None
-    magic, version, number, length, described, checksum = _TRAILER.unpack_from(data, len(data) - _TRAILER.size)
+    magic, version, number, length, described, checksum = _TRAILER.unpack_from(
+        data, len(data) - _TRAILER.size
+    )
     body = data[: -_TRAILER.size]
     if (magic, version, number) != (_MAGIC, FORMAT, _KINDS[kind][2]) or length + described != len(body):
         return None
@@ -436,7 +438,9 @@ def _read_parts(kind: Kind, path: Path) -> dict[str, str] | None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file so that it is there complete or not at all. (After a power failure the checksum decides.)"""
+    """Write a file so that it is there complete or not at all. (After a power failure the checksum
+    decides.)
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
     try:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -444,10 +448,8 @@ def _write(path: Path, data: bytes) -> None:
             file.write(data)
         os.replace(temporary, path)
     except BaseException:
-        try:
+        with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        except OSError:
-            pass
         raise
 
 

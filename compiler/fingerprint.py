@@ -1,6 +1,8 @@
-"""What compiled code depends on besides its source: the CPU, the versions of Numba and llvmlite, this compiler itself.
+"""What compiled code depends on besides its source: the CPU, the versions of Numba and llvmlite, this
+compiler itself.
 
-All of it goes into cache keys, in every process, so none of it may import Numba or llvmlite (on Linux) or take long.
+All of it goes into cache keys, in every process, so none of it may import Numba or llvmlite (on Linux) or
+take long.
 """
 
 from __future__ import annotations
@@ -57,7 +59,8 @@ def _host_cpu() -> str:
         return " ".join([platform.machine(), *model, features])
     import llvmlite.binding as llvm
 
-    return f"{platform.machine()} {llvm.get_host_cpu_name()} {digest(llvm.get_host_cpu_features().flatten())[:16]}"
+    features = digest(llvm.get_host_cpu_features().flatten())[:16]
+    return f"{platform.machine()} {llvm.get_host_cpu_name()} {features}"
 
 
 @functools.cache
@@ -101,7 +104,9 @@ def _source_files() -> list[os.DirEntry[str]]:
 
 
 def _source_root(part: str) -> str:
-    """The folder of a subpackage; an editable install maps them to places side by side, as an ordinary one does."""
+    """The folder of a subpackage; an editable install maps them to places side by side, as an ordinary one
+    does.
+    """
     return str(_PACKAGE.parent / part)
 
 
@@ -110,7 +115,8 @@ def compiler_digest(memo: Path | None = None) -> str:
     """A hash of the contents of the compiler's own source files.
 
     Args:
-        memo: a folder to remember the answer in, under the files' sizes and times: then later processes look at the
+        memo: a folder to remember the answer in, under the files' sizes and times: then later processes look
+        at the
             folders only (1 ms) and do not read the files (6 ms).
     """
     try:

@@ -1,4 +1,6 @@
-"""A small reader of relocatable ELF64 objects: sections, symbols, relocations. Enough to check and load kernels."""
+"""A small reader of relocatable ELF64 objects: sections, symbols, relocations. Enough to check and load
+kernels.
+"""
 
 from __future__ import annotations
 

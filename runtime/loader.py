@@ -1,8 +1,9 @@
 """Object code → callable addresses, without a compiler in the process.
 
-On Linux x86-64 a small linker of our own maps the object: a kernel is code and constants with relative references
-between them, so loading is a copy and a few additions (about 40 µs), and libllvm (35 ms to import, 40 MB resident)
-stays out of a warm process. On other platforms, and for objects with anything unusual in them, llvmlite links.
+On Linux x86-64 a small linker of our own maps the object: a kernel is code and constants with relative
+references between them, so loading is a copy and a few additions (about 40 µs), and libllvm (35 ms to import,
+40 MB resident) stays out of a warm process. On other platforms, and for objects with anything unusual in
+them, llvmlite links.
 
 Loaded code is never unloaded: addresses stay valid as long as the process lives. Equal bytes are loaded once.
 """
@@ -44,7 +45,8 @@ def load_object(data: bytes, symbol: str) -> int:
         symbol: an exported function.
 
     Raises:
-        InternalError: the object is damaged, is for another machine, lacks the symbol, or needs one that the process
+        InternalError: the object is damaged, is for another machine, lacks the symbol, or needs one that the
+        process
             does not have.
     """
     key = (hashlib.blake2b(data, digest_size=16).digest(), symbol)
@@ -96,7 +98,9 @@ def _external(name: str, symbol: str) -> int:
 
 
 class _Linker:
-    """Lays an object's sections out in one block, applies the relocations, maps the block read-only executable."""
+    """Lays an object's sections out in one block, applies the relocations, maps the block read-only
+    executable.
+    """
 
     def __init__(self, parsed: elf.Object, externals: dict[str, int]) -> None:
         self.object = parsed
@@ -167,7 +171,9 @@ class _Linker:
 
 
 def _load_with_llvm(data: bytes, symbol: str) -> int:
-    """Link with llvmlite's JIT. Undefined symbols have been looked up: MCJIT would end the process on a missing one."""
+    """Link with llvmlite's JIT. Undefined symbols have been looked up: MCJIT would end the process on a
+    missing one.
+    """
     import llvmlite.binding as llvm
 
     engine = _llvm_engine()

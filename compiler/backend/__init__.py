@@ -1,10 +1,10 @@
-"""The CPU back end: generated Python source → Numba → LLVM → relocatable object code, and the store of kernels.
+"""The CPU back end: generated Python source → Numba → LLVM → object code, and the store of kernels.
 
 Modules, in the order a kernel passes them:
 
 - `intrinsics`: what generated sources may use, as plain Python (no Numba).
 - `plain`: runs a generated source as plain Python.
-- `lowering`, `frontend`: Numba's view of the intrinsics, and its front end alone (typing and lowering to LLVM IR).
+- `lowering`, `frontend`: Numba's view of the intrinsics; its front end alone (typing, lowering to LLVM IR).
 - `llvm`: target machine, optimisation, object code.
 - `numba_cpu`: `compile_source` and `emit`, the entry points.
 - `kernel_store`: memory cache, disk cache, compilation, loading.

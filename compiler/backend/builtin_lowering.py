@@ -1,8 +1,8 @@
 """`range`, `min` and `max` in a few LLVM instructions each.
 
-Numba's own lowering of `range` counts iterations (two divisions, a check and a dozen stack slots for each loop) and
-its `min` and `max` need its complete CPU target. These live in a table of our own, consulted before Numba's registries,
-so that other users of Numba in the process see nothing of them.
+Numba's own lowering of `range` counts iterations (two divisions, a check and a dozen stack slots for each
+loop) and its `min` and `max` need its complete CPU target. These live in a table of our own, consulted before
+Numba's registries, so that other users of Numba in the process see nothing of them.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ class CompileFlags:
 
     Attributes:
         noalias: no two operands overlap, except as `in_place` says.
-        in_place: pairs (input slot, output slot) that are the same memory; both are then read through one pointer,
-            so that LLVM sees the same element at the same index and still vectorises.
+        in_place: pairs (input slot, output slot) that are the same memory; both are then read through one
+            pointer, so that LLVM sees the same element at the same index and still vectorises.
     """
 
     noalias: bool = True
@@ -21,7 +21,9 @@ class CompileFlags:
 
     def key(self) -> str:
         """Canonical text for cache keys."""
-        return f"noalias={int(self.noalias)} in_place={','.join(f'{a}={b}' for a, b in sorted(self.in_place))}"
+        return (
+            f"noalias={int(self.noalias)} in_place={','.join(f'{a}={b}' for a, b in sorted(self.in_place))}"
+        )
 
 
 def kernel_symbol(source: str, entry: str, flags: CompileFlags | None = None) -> str:

@@ -1,11 +1,12 @@
 """Numba as a front end only: a generated source's entry function → LLVM IR modules, unoptimised.
 
-What the usual `@njit` path adds is left out, because a kernel's compile time is what a user waits for: no reference
-counting, no exceptions, no Python wrappers, no NumPy arrays, no execution engine, and contexts that know numbers,
-loops, tuples, `math` and our intrinsics but none of NumPy. Measured per kernel: 8 ms instead of 17 ms for typing and
-lowering, 55 ms instead of 170 ms for the first one of a process.
+What the usual `@njit` path adds is left out, because a kernel's compile time is what a user waits for: no
+reference counting, no exceptions, no Python wrappers, no NumPy arrays, no execution engine, and contexts that
+know numbers, loops, tuples, `math` and our intrinsics but none of NumPy. Measured per kernel: 8 ms instead of
+17 ms for typing and lowering, 55 ms instead of 170 ms for the first one of a process.
 
-The calling convention is C's own: the entry function has the kernel ABI, helpers return their result directly.
+The calling convention is C's own: the entry function has the kernel ABI, helpers return their result
+directly.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class _Library(codegen.CodeLibrary):  # type: ignore[misc]
 
 
 class _Codegen:
-    """What Numba's lowering asks of a code generator: empty modules. Optimisation and emission are in `llvm`."""
+    """What Numba's lowering asks of a code generator: empty modules. `llvm` optimises and emits."""
 
     def __init__(self) -> None:
         self.target_data = llvm.target_machine(llvm.target()).target_data
@@ -98,7 +99,9 @@ class _DirectCallConv(callconv.BaseCallConv):  # type: ignore[misc]
         return self.context.data_model_manager[ty].get_return_type()
 
     def get_function_type(self, restype: Any, argtypes: Any) -> Any:
-        return ir.FunctionType(self.get_return_type(restype), list(self._get_arg_packer(argtypes).argument_types))
+        return ir.FunctionType(
+            self.get_return_type(restype), list(self._get_arg_packer(argtypes).argument_types)
+        )
 
     def decorate_function(self, fn: Any, args: Any, fe_argtypes: Any, noalias: bool = False) -> None:
         self._get_arg_packer(fe_argtypes).assign_names(self.get_arguments(fn), list(args))
@@ -116,7 +119,9 @@ class _DirectCallConv(callconv.BaseCallConv):  # type: ignore[misc]
     def return_native_none(self, builder: Any) -> None:
         builder.ret(ir.Constant(builder.function.function_type.return_type, None))
 
-    def return_user_exc(self, builder: Any, exc: Any, exc_args: Any = None, loc: Any = None, func_name: Any = None) -> None:
+    def return_user_exc(
+        self, builder: Any, exc: Any, exc_args: Any = None, loc: Any = None, func_name: Any = None
+    ) -> None:
         raise InternalError(f"a kernel may not raise {exc and exc.__name__}{exc_args or ''}")
 
 
@@ -300,7 +305,15 @@ _targets = _Targets(_typing)
 def _run(function: Any, args: Any, restype: Any, inline: bool) -> tuple[Any, _Library]:
     library = _Library(_targets.codegen(), function.__qualname__, _typing.options)
     result = compiler.compile_extra(
-        _typing, _targets, function, args, restype, _flags(inline), {}, library=library, pipeline_class=_Pipeline
+        _typing,
+        _targets,
+        function,
+        args,
+        restype,
+        _flags(inline),
+        {},
+        library=library,
+        pipeline_class=_Pipeline,
     )
     return result, library
 
@@ -359,7 +372,7 @@ def lower_entry(function: Any, symbol: str, flags: CompileFlags) -> list[Any]:
 
 
 def lower_function(function: Any, args: Any, restype: Any, symbol: str) -> list[Any]:
-    """The LLVM modules of a function that is no kernel (any signature, nothing known of aliasing); the first holds it.
+    """The LLVM modules of a function that is no kernel (any signature, aliasing unknown); the first holds it.
 
     Raises:
         numba.core.errors.NumbaError: as `lower_entry`.

@@ -1,16 +1,17 @@
 """The vocabulary of generated kernels, as plain Python.
 
-A generated source is an ordinary module that imports these names and defines one entry function with the kernel ABI
-`entry(buffers, extents, begin, end, scratch, status) -> int`. The same text runs in two ways:
+A generated source is an ordinary module that imports these names and defines one entry function with the
+kernel ABI `entry(buffers, extents, begin, end, scratch, status) -> int`. The same text runs in two ways:
 
-- as plain Python (`plain.run_python`): `buffers` is a list of flat NumPy arrays, a pointer is an array, and the
-  functions below are what runs;
-- compiled (`numba_cpu.compile_source`): each name is a few LLVM instructions (`lowering.py`), a pointer is a pointer.
+- as plain Python (`plain.run_python`): `buffers` is a list of flat NumPy arrays, a pointer is an array, and
+  the functions below are what runs;
+- compiled (`numba_cpu.compile_source`): each name is a few LLVM instructions (`lowering.py`), a pointer is a
+  pointer.
 
 Rules that make both give the same bits: every literal that meets a float32 or a narrow integer goes through a
-constructor (`f32(0.5)`, `u32(7)`), because Numba computes `float32 * 0.5` in float64 and `uint32 + uint32` in 64 bits;
-integer results are cut back the same way (`u32(a * b)`). Pointers are indexed with non-negative integers and moved
-with `offset`, never with `+`.
+constructor (`f32(0.5)`, `u32(7)`), because Numba computes `float32 * 0.5` in float64 and `uint32 + uint32` in
+64 bits; integer results are cut back the same way (`u32(a * b)`). Pointers are indexed with non-negative
+integers and moved with `offset`, never with `+`.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ POINTER_DTYPES: dict[str, type[np.generic]] = {
     "bool": np.bool_,
 }
 
-# ---------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------
 # Constructors: convert to a type.
 
 
@@ -104,7 +105,7 @@ CONSTRUCTORS: dict[str, Callable[[Scalar], Scalar]] = {
     "u8": u8, "u16": u16, "u32": u32, "u64": u64,
 }  # fmt: skip
 
-# ---------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------
 # Pointers.
 
 
@@ -116,8 +117,8 @@ def _operand_pointer(name: str, dtype: type[np.generic]) -> Callable[..., Pointe
     pointer.__name__ = pointer.__qualname__ = f"{name}_ptr"
     pointer.__doc__ = f"""Operand `slot` as a pointer to {np.dtype(dtype).name}.
 
-    Pointers of different literal slots are taken never to overlap. With a computed slot nothing is assumed, unless a
-    literal `group` is given: pointers of different groups never overlap.
+    Pointers of different literal slots are taken never to overlap. With a computed slot nothing is assumed,
+    unless a literal `group` is given: pointers of different groups never overlap.
     """
     return pointer
 
@@ -140,7 +141,7 @@ def _scratch_pointer(name: str, dtype: type[np.generic]) -> Callable[..., Pointe
 
 def _local_array(name: str, dtype: type[np.generic]) -> Callable[[int], Pointer]:
     # Uninitialised memory, so plain Python fills it with what a reader would notice.
-    poison = np.nan if np.issubdtype(dtype, np.floating) else dtype(1) if dtype is np.bool_ else np.iinfo(dtype).max
+    poison = 1 if dtype is np.bool_ else np.nan if np.issubdtype(dtype, np.floating) else np.iinfo(dtype).max
 
     def local(count: int) -> Pointer:
         return np.full(count, poison, dtype)
@@ -208,7 +209,7 @@ def offset(pointer: Pointer, elements: Scalar) -> Pointer:
     return pointer[int(elements) :]
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------
 # Scalar operations.
 
 
@@ -241,10 +242,8 @@ def fma(a: Scalar, b: Scalar, c: Scalar) -> Scalar:
     """a * b + c rounded once; all three of one float type."""
     dtype = type(a)
     plain = np.float64(a) * np.float64(b) + np.float64(c)
-    if not np.isfinite(plain):
-        # Infinities and NaN come out right; a finite sum that overflowed float64 rounds once below.
-        if not (np.isfinite(a) and np.isfinite(b) and np.isfinite(c)):
-            return dtype(plain)
+    if not (np.isfinite(a) and np.isfinite(b) and np.isfinite(c)):
+        return dtype(plain)  # infinities and NaN come out right
     exact = Fraction(float(a)) * Fraction(float(b)) + Fraction(float(c))
     if exact == 0:
         return dtype(a * b + c)
@@ -271,7 +270,7 @@ def fail(status: Pointer, code: Scalar, node: Scalar, index: Scalar, extent: Sca
     return np.int32(1)
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------
 # Narrow floats: kept as 16 bits, computed in float32.
 
 
@@ -308,11 +307,11 @@ def f32_to_bf16(x: Scalar) -> Scalar:
 
 
 __all__ = [
-    "bf16_to_f32", "bits_f32", "bits_f64", "bool_at", "bool_ptr", "boolean", "ceil", "copysign", "f16_to_f32",
-    "f32", "f32_at", "f32_bits", "f32_ptr", "f32_to_bf16", "f32_to_f16", "f64", "f64_at", "f64_bits", "f64_ptr",
-    "f64_to_f16", "fabs", "fail", "floor", "fma", "i8", "i8_at", "i8_ptr", "i16", "i16_at", "i16_ptr", "i32",
-    "i32_at", "i32_ptr", "i64", "i64_at", "i64_ptr", "local_bool", "local_f32", "local_f64", "local_i8",
-    "local_i16", "local_i32", "local_i64", "local_u8", "local_u16", "local_u32", "local_u64", "offset", "rint",
-    "select", "sqrt", "trunc", "u8", "u8_at", "u8_ptr", "u16", "u16_at", "u16_ptr", "u32", "u32_at", "u32_ptr",
-    "u64", "u64_at", "u64_ptr", "udiv", "urem",
+    "bf16_to_f32", "bits_f32", "bits_f64", "bool_at", "bool_ptr", "boolean", "ceil", "copysign",
+    "f16_to_f32", "f32", "f32_at", "f32_bits", "f32_ptr", "f32_to_bf16", "f32_to_f16", "f64", "f64_at",
+    "f64_bits", "f64_ptr", "f64_to_f16", "fabs", "fail", "floor", "fma", "i8", "i8_at", "i8_ptr", "i16",
+    "i16_at", "i16_ptr", "i32", "i32_at", "i32_ptr", "i64", "i64_at", "i64_ptr", "local_bool", "local_f32",
+    "local_f64", "local_i8", "local_i16", "local_i32", "local_i64", "local_u8", "local_u16", "local_u32",
+    "local_u64", "offset", "rint", "select", "sqrt", "trunc", "u8", "u8_at", "u8_ptr", "u16", "u16_at",
+    "u16_ptr", "u32", "u32_at", "u32_ptr", "u64", "u64_at", "u64_ptr", "udiv", "urem",
 ]  # fmt: skip

@@ -1,13 +1,14 @@
 """Kernels by content: the memory of this process, then the disk cache, then the compiler.
 
-`KernelStore.get` answers with loaded code. A kernel that is in the cache is loaded without importing Numba or llvmlite.
+`KernelStore.get` answers with loaded code. A kernel that is in the cache is loaded without importing Numba or
+llvmlite.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ...ir.errors import InternalError
@@ -17,6 +18,7 @@ from .flags import CompileFlags, kernel_symbol
 
 _KERNEL: Kind = "kernel"
 Progress = Callable[[int, int], None]
+NO_ALIASING = CompileFlags()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class KernelRequest:
 
     source: str
     entry: str
-    flags: CompileFlags = CompileFlags()
+    flags: CompileFlags = NO_ALIASING
 
     @property
     def symbol(self) -> str:
@@ -68,7 +70,7 @@ class KernelStore:
         self._keys: dict[KernelRequest, str] = {}
         self._common: dict[str, str] | None = None
 
-    # -- keys ---------------------------------------------------------------------------------------------------
+    # -- keys ------------------------------------------------------------------------------------------------
 
     def parts(self, request: KernelRequest) -> dict[str, str]:
         """All that a kernel's code depends on, by name."""
@@ -96,7 +98,7 @@ class KernelStore:
             return None
         return self.cache.explain(_KERNEL, self.parts(request))
 
-    # -- look-up ------------------------------------------------------------------------------------------------
+    # -- look-up ---------------------------------------------------------------------------------------------
 
     def get(self, source: str, entry: str, flags: CompileFlags | None = None) -> LoadedKernel:
         """The kernel, loaded; compiled if neither memory nor disk has it.
@@ -161,19 +163,17 @@ class KernelStore:
         self.counters.loaded += 1
         return kernel
 
-    # -- compilation --------------------------------------------------------------------------------------------
+    # -- compilation -----------------------------------------------------------------------------------------
 
     def _compile(self, missing: dict[str, KernelRequest], progress: Progress | None, parallel: bool) -> None:
         from .pool import compile_all
 
         started = time.perf_counter()
         keys, requests = list(missing), list(missing.values())
-        done = 0
         if progress is not None:
             progress(0, len(keys))
-        for at, data in compile_all(requests, parallel=parallel):
+        for done, (at, data) in enumerate(compile_all(requests, parallel=parallel), 1):
             self._store(keys[at], requests[at], data)
-            done += 1
             if progress is not None:
                 progress(done, len(keys))
         self.compile_seconds += time.perf_counter() - started
@@ -187,9 +187,6 @@ class KernelStore:
 
 def readable(request: KernelRequest) -> str:
     """The text that lies beside an object: the generated source under a line that says what it is."""
-    return f"# tracemill kernel {request.symbol}: entry {request.entry}, {request.flags.key()}\n{request.source}"
-
-
-def requests_of(kernels: Sequence[tuple[str, str]]) -> list[KernelRequest]:
-    """Requests for (source, entry) pairs whose operands do not overlap."""
-    return [KernelRequest(source, entry) for source, entry in kernels]
+    return (
+        f"# tracemill kernel {request.symbol}: entry {request.entry}, {request.flags.key()}\n{request.source}"
+    )

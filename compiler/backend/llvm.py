@@ -24,7 +24,9 @@ class Target:
 
 
 def target(cpu: str | None = None) -> Target:
-    """The target for `cpu`: an LLVM name (`x86-64-v3`, `znver4`), or None for `TRACEMILL_CPU`, or else the host."""
+    """The target for `cpu`: an LLVM name (`x86-64-v3`, `znver4`), or None for `TRACEMILL_CPU`, or else the
+    host.
+    """
     triple = llvm.get_process_triple()
     if sys.platform in ("win32", "darwin"):
         triple += "-elf"  # the loader reads ELF everywhere
@@ -35,13 +37,15 @@ def target(cpu: str | None = None) -> Target:
 
 
 _DEFINITION = re.compile(r"^(define .*)$", re.MULTILINE)
-# Without "no-builtins" LLVM would turn copy loops into calls of memcpy, and kernels call nothing outside themselves.
+# Without "no-builtins" LLVM would turn copy loops into calls of memcpy, and kernels call nothing outside
+# themselves.
 _ATTRIBUTES = '\nattributes #0 = { nounwind "no-builtins" }\n'
 
 
 @functools.lru_cache(maxsize=8)
 def target_machine(where: Target) -> Any:
-    """LLVM's target machine: position-independent code, small code model, no fused multiply-adds of its own making.
+    """LLVM's target machine: position-independent code, small code model, no fused multiply-adds of its own
+    making.
 
     Raises:
         TracemillError: LLVM does not know the CPU.
@@ -57,7 +61,9 @@ def target_machine(where: Target) -> Any:
 
 
 def optimise(modules: list[str], symbol: str, where: Target) -> Any:
-    """Parse, link and optimise modules (LLVM text); only `symbol` stays visible. Returns llvmlite's module."""
+    """Parse, link and optimise modules (LLVM text); only `symbol` stays visible. Returns llvmlite's
+    module.
+    """
     machine = target_machine(where)
     linked: Any = None
     for text in modules:

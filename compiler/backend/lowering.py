@@ -1,7 +1,9 @@
-"""Numba's view of `intrinsics`: types and LLVM code. Imported on cold paths only; importing it registers everything.
+"""Numba's view of `intrinsics`: types and LLVM code. Imported on cold paths only; importing it registers
+everything.
 
 Pointers carry an alias group in their type. Each access is noted on the LLVM module it is emitted into
-(`accesses(module)`), and `frontend` turns the notes into `alias.scope` and `noalias` metadata once all groups of a
+(`accesses(module)`), and `frontend` turns the notes into `alias.scope` and `noalias` metadata once all groups
+of a
 kernel are known: LLVM then vectorises without run-time overlap checks.
 """
 
@@ -90,7 +92,7 @@ def _note(builder: Any, group: str | None, instruction: Any) -> None:
         accesses(builder.module).setdefault(group, []).append(instruction)
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------
 # Loads and stores.
 
 
@@ -116,12 +118,12 @@ def _store(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.get_dummy_value()
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------
 # Registration helpers.
 
 
 def _typed(function: Callable[..., Any], resolve: Callable[..., Any]) -> None:
-    """Make `resolve(*argument types) -> signature | None` the typing of a plain function; literals are kept."""
+    """Make `resolve(*argument types) -> signature | None` the typing of a function; literals are kept."""
 
     class Template(AbstractTemplate):  # type: ignore[misc]
         key = function
@@ -160,7 +162,7 @@ def _fixed(function: Callable[..., Any], result: Any, *arguments: Any) -> Callab
     return register
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------
 # Pointers to operands, scratch and locals.
 
 
@@ -246,7 +248,7 @@ def _lower_offset(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 _typed(intrinsics.offset, _resolve_offset)
 
-# ---------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------
 # Constructors.
 
 
@@ -283,7 +285,7 @@ def _register_constructor(function: Callable[..., Any], target: Any) -> None:
 for _name, _dtype in NUMBA_TYPES.items():
     _register_constructor(intrinsics.CONSTRUCTORS[_name], _dtype)
 
-# ---------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------
 # Scalar operations.
 
 
@@ -301,13 +303,19 @@ def _urem(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 def _fail(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     status, *words = args
     for at, word in enumerate(words):
-        _note(builder, "status", builder.store(word, builder.gep(status, [ir.Constant(_I64, at)], inbounds=True)))
+        _note(
+            builder,
+            "status",
+            builder.store(word, builder.gep(status, [ir.Constant(_I64, at)], inbounds=True)),
+        )
     return ir.Constant(_I32, 1)
 
 
 def _register_float_intrinsic(function: Callable[..., Any], name: str, arity: int) -> None:
     def resolve(*args: Any) -> Any:
-        same = len(args) == arity and _is(args[0], types.Float) and len({types.unliteral(a) for a in args}) == 1
+        same = (
+            len(args) == arity and _is(args[0], types.Float) and len({types.unliteral(a) for a in args}) == 1
+        )
         return signature(args[0], *args) if same else None
 
     @lower_builtin(function, *[types.Float] * arity)
@@ -325,7 +333,7 @@ _register_float_intrinsic(intrinsics.fabs, "fabs", 1)
 _register_float_intrinsic(intrinsics.copysign, "copysign", 2)
 _register_float_intrinsic(intrinsics.fma, "fma", 3)
 
-# ---------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------
 # Narrow floats. Branch-free and in 32-bit lanes, so that LLVM vectorises them.
 
 
@@ -351,7 +359,7 @@ def _f32_to_bf16(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 @_fixed(intrinsics.f16_to_f32, types.float32, types.uint16)
 def _f16_to_f32(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """Normal numbers: rebias the exponent. Subnormals: the significand under an exponent of 2**-14, minus 2**-14."""
+    """Normal: rebias the exponent. Subnormal: the significand under an exponent of 2**-14, minus 2**-14."""
     half = builder.zext(args[0], _I32)
     sign = builder.shl(builder.and_(half, _word(0x8000)), _word(16))
     magnitude = builder.shl(builder.and_(half, _word(0x7FFF)), _word(13))
@@ -369,8 +377,8 @@ def _f16_to_f32(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 def _half_bits(builder: Any, bits: Any) -> Any:
     """float32 bits → float16 bits.
 
-    Normal results: integer rounding of the 13 dropped bits. Subnormal results: adding 2**-1 puts the last place of
-    float16 subnormals (2**-24) at the last place of the sum, so the addition itself rounds to nearest even.
+    Normal results: integer rounding of the 13 dropped bits. Subnormal results: adding 0.5 puts the last place
+    of float16 subnormals (2**-24) at that of the sum, so the addition itself rounds to nearest even.
     """
     sign = builder.and_(builder.lshr(bits, _word(16)), _word(0x8000))
     magnitude = builder.and_(bits, _word(0x7FFFFFFF))
@@ -381,7 +389,9 @@ def _half_bits(builder: Any, bits: Any) -> Any:
     rebiased = builder.sub(magnitude, _word((127 - 15) << 23))
     normal = builder.lshr(builder.add(builder.add(rebiased, _word(0xFFF)), odd), _word(13))
     result = builder.select(builder.icmp_unsigned("<", magnitude, _word(113 << 23)), subnormal, normal)
-    overflow = builder.icmp_unsigned(">=", magnitude, _word(0x47800000))  # 65536 and above; 65520 rounds up by itself
+    overflow = builder.icmp_unsigned(
+        ">=", magnitude, _word(0x47800000)
+    )  # 65536 and above; 65520 rounds up by itself
     result = builder.select(overflow, _word(0x7C00), result)
     is_nan = builder.icmp_unsigned(">", magnitude, _word(0x7F800000))
     result = builder.select(is_nan, _word(0x7E00), result)

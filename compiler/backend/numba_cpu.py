@@ -45,10 +45,12 @@ def compile_source(
     externals: Iterable[str] = (),
     cpu: str | None = None,
 ) -> bytes:
-    """Compile a generated source to a relocatable ELF object that exports `kernel_symbol(source, entry, flags)`.
+    """Compile a generated source to a relocatable ELF object that exports `kernel_symbol(source, entry,
+    flags)`.
 
-    The entry has the kernel ABI `int32 (void** buffers, const int64* extents, int64 begin, int64 end, void* scratch,
-    int64* status)`. No fast-math, no contraction of multiply and add; the object calls nothing outside itself.
+    The entry has the kernel ABI `int32 (void** buffers, const int64* extents, int64 begin, int64 end, void*
+    scratch, int64* status)`. No fast-math, no contraction of multiply and add; the object calls nothing
+    outside itself.
 
     Args:
         source: text of a Python module over `backend.intrinsics`.

@@ -1,5 +1,5 @@
-"""Generated sources as plain Python: the same text, no Numba. One leg of the differential tests, and the loader of
-sources for the compiler."""
+"""Generated sources as plain Python: the same text, no Numba. One leg of the differential tests, and the
+loader of sources for the compiler."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ KernelFunction = Callable[[Any, Any, int, int, Any, Any], int]
 def load_source(source: str, entry: str) -> Any:
     """Execute a generated module and return its entry function.
 
-    Names that the source uses without importing them are looked up among the intrinsics, the mathematical functions
-    and the primitives of contractions.
+    Names that the source uses without importing them are looked up among the intrinsics, the mathematical
+    functions and the primitives of contractions.
 
     Raises:
         InternalError: the source has no such entry, or uses a name that nothing defines.
@@ -78,9 +78,9 @@ def _lookup(name: str) -> Any:
 def run_python(source: str, entry: str) -> KernelFunction:
     """The kernel as plain Python.
 
-    The result takes the arguments of the kernel ABI: a list of flat arrays for `buffers` (any dtype; pointers view
-    it), an int64 array for `extents`, ints, a uint8 array for `scratch`, an int64[4] array for `status`. Arithmetic
-    overflows and NaN are silent, as in compiled code.
+    The result takes the arguments of the kernel ABI: a list of flat arrays for `buffers` (any dtype; pointers
+    view it), an int64 array for `extents`, ints, a uint8 array for `scratch`, an int64[4] array for `status`.
+    Arithmetic overflows and NaN are silent, as in compiled code.
     """
     function = load_source(source, entry)
 

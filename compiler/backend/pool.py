@@ -1,8 +1,8 @@
 """Compilation of many kernels at once, by further processes where that pays.
 
-Numba compiles under one lock, so threads do not help. The helpers are fresh interpreters that run `serve` and nothing
-of the user's program (`multiprocessing` would import its `__main__` again); they take work from one queue together
-with this process, so a helper that is slow to start or dies costs nothing but its share.
+Numba compiles under one lock, so threads do not help. The helpers are fresh interpreters that run `serve` and
+nothing of the user's program (`multiprocessing` would import its `__main__` again); they take work from one
+queue together with this process, so a helper that is slow to start or dies costs nothing but its share.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .kernel_store import KernelRequest
 
 # A helper needs 0.4 s to start, in which this process compiles about fifteen kernels.
-MINIMUM = 24
+MINIMUM = 32
 PER_HELPER = 16
 # Seconds after which a helper that does not answer is given up for lost.
 PATIENCE = 60.0
@@ -125,9 +125,7 @@ class _Pool:
 
 
 def _start() -> subprocess.Popen[bytes]:
-    program = (
-        f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve()"
-    )
+    program = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve()"
     return subprocess.Popen(
         [sys.executable, "-c", program],
         stdin=subprocess.PIPE,

@@ -15,7 +15,13 @@ from tracemill.runtime.loader import load_object
 
 Run = Callable[..., tuple[int, list[int]]]
 PROTOTYPE = ctypes.CFUNCTYPE(
-    ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p
+    ctypes.c_int32,
+    ctypes.c_void_p,
+    ctypes.c_void_p,
+    ctypes.c_int64,
+    ctypes.c_int64,
+    ctypes.c_void_p,
+    ctypes.c_void_p,
 )
 
 
@@ -41,7 +47,9 @@ def call() -> Run:
 
 @pytest.fixture
 def compiled() -> Run:
-    def run(source: str, buffers: Any, extents: Any, begin: int, end: int, *, entry: str = "kernel", **flags: Any) -> Any:
+    def run(
+        source: str, buffers: Any, extents: Any, begin: int, end: int, *, entry: str = "kernel", **flags: Any
+    ) -> Any:
         options = CompileFlags(**flags)
         data = numba_cpu.compile_source(source, entry, flags=options)
         address = load_object(data, numba_cpu.kernel_symbol(source, entry, options))

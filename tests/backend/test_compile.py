@@ -80,7 +80,9 @@ def kernel(buffers, extents, begin, end, scratch, status):
 """
 
 
-def both(compiled: Any, interpreted: Any, source: str, buffers: Any, outputs: Any, *rest: Any, **flags: Any) -> Any:
+def both(
+    compiled: Any, interpreted: Any, source: str, buffers: Any, outputs: Any, *rest: Any, **flags: Any
+) -> Any:
     """Run both ways on fresh outputs; require the same bits; return the outputs."""
     results = []
     for run, more in ((compiled, flags), (interpreted, {})):

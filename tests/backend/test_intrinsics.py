@@ -31,11 +31,15 @@ def convert(run: Any, function: str, source: str, target: str, x: Any, dtype: An
 
 
 def f32_around_f16() -> Any:
-    """Every float32 next to a float16 value or to a midpoint of two, both signs: rounding is monotone between."""
+    """Every float32 next to a float16 value or to a midpoint of two, both signs: rounding is monotone
+    between.
+    """
     values = np.arange(0x7C01, dtype=np.uint16).view(np.float16).astype(np.float64)
     values[-1] = 65536.0  # where the next float16 after the largest would be
     points = np.concatenate([values, (values[1:] + values[:-1]) / 2]).astype(np.float32)
-    near = np.concatenate([points, np.nextafter(points, np.float32(np.inf)), np.nextafter(points, np.float32(-1))])
+    near = np.concatenate(
+        [points, np.nextafter(points, np.float32(np.inf)), np.nextafter(points, np.float32(-1))]
+    )
     extra = np.array([np.inf, np.nan, 1e30, 3.4e38, 1e-45, 1e-38, 0], np.float32)
     both = np.concatenate([near, extra])
     return np.concatenate([both, -both])
@@ -85,7 +89,9 @@ def test_f32_to_f16_rounds_to_nearest_even(compiled: Any, interpreted: Any) -> N
 
 def test_f64_to_f16_rounds_once(compiled: Any, interpreted: Any) -> None:
     x = f32_around_f16().astype(np.float64)
-    x = np.concatenate([x, np.nextafter(x, np.inf), np.nextafter(x, -np.inf), [1e300, -1e300, 1e-300, 5e-324]])
+    x = np.concatenate(
+        [x, np.nextafter(x, np.inf), np.nextafter(x, -np.inf), [1e300, -1e300, 1e-300, 5e-324]]
+    )
     with np.errstate(over="ignore"):
         want = x.astype(np.float16).view(np.uint16)
     assert_same_halves(convert(compiled, "f64_to_f16", "f64", "u16", x, np.uint16), want, np.float16)
@@ -108,10 +114,10 @@ def test_f32_to_bf16_rounds_to_nearest_even(compiled: Any, interpreted: Any) -> 
 
 
 SPECIAL = {
-    "f32": np.array([0.0, -0.0, 0.5, -1.5, 2.5, 127.9, 128, -129, 255.5, 256, 3e9, -3e9, 1e20, -1e20, 3e38, np.nan,
-                     np.inf, -np.inf], np.float32),
-    "f64": np.array([0.0, -0.0, 1e-300, -1.9999999, 2.0**31, 2**53 + 2.0, -(2.0**63), 2.0**63, 2.0**64, 1e300, np.nan, np.inf,
-                     -np.inf, 1 + 2**-24, 1 + 3 * 2**-24]),
+    "f32": np.array([0.0, -0.0, 0.5, -1.5, 2.5, 127.9, 128, -129, 255.5, 256, 3e9, -3e9, 1e20, -1e20, 3e38,
+                     np.nan, np.inf, -np.inf], np.float32),
+    "f64": np.array([0.0, -0.0, 1e-300, -1.9999999, 2.0**31, 2**53 + 2.0, -(2.0**63), 2.0**63,
+                     2.0**64, 1e300, np.nan, np.inf, -np.inf, 1 + 2**-24, 1 + 3 * 2**-24]),
     "i8": np.array([-128, -1, 0, 1, 127], np.int8),
     "i16": np.array([-32768, -129, 0, 300, 32767], np.int16),
     "i32": np.array([-(2**31), -1, 0, 2**24 + 1, 2**31 - 1], np.int32),
@@ -132,8 +138,12 @@ def test_constructors_convert_alike(target: str, compiled: Any, interpreted: Any
     lines += [f"from tracemill.compiler.backend.intrinsics import {source}_ptr" for source in sources]
     lines += ["def kernel(buffers, extents, begin, end, scratch, status):"]
     for slot, source in enumerate(sources):
-        lines += [f"    x{slot} = {source}_ptr(buffers, {2 * slot})", f"    y{slot} = {target}_ptr(buffers, {2 * slot + 1})",
-                  f"    for i in range(extents[{slot}]):", f"        y{slot}[i] = {name}(x{slot}[i])"]  # fmt: skip
+        lines += [
+            f"    x{slot} = {source}_ptr(buffers, {2 * slot})",
+            f"    y{slot} = {target}_ptr(buffers, {2 * slot + 1})",
+            f"    for i in range(extents[{slot}]):",
+            f"        y{slot}[i] = {name}(x{slot}[i])",
+        ]
     text = "\n".join([*lines, "    return 0", ""])
     dtype = intrinsics.POINTER_DTYPES[target]
 

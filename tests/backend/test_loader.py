@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import subprocess
 import sys
@@ -46,7 +47,11 @@ def assemble(text: str, machine: dict[str, Any] | None = None) -> bytes:
     backend.target_machine(backend.target())
     target = llvm.Target.from_triple(llvm.get_process_triple())
     module = llvm.parse_assembly(text)
-    return bytes(target.create_target_machine(**(machine or {"reloc": "pic", "codemodel": "default"})).emit_object(module))
+    return bytes(
+        target.create_target_machine(**(machine or {"reloc": "pic", "codemodel": "default"})).emit_object(
+            module
+        )
+    )
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +71,9 @@ def test_equal_objects_are_loaded_once(kernel: tuple[bytes, str]) -> None:
     assert loader.load_object(data, symbol) == loader.load_object(bytes(bytearray(data)), symbol)
 
 
-def test_a_fresh_process_loads_with_neither_numba_nor_llvmlite(kernel: tuple[bytes, str], tmp_path: Path) -> None:
+def test_a_fresh_process_loads_with_neither_numba_nor_llvmlite(
+    kernel: tuple[bytes, str], tmp_path: Path
+) -> None:
     path = tmp_path / "kernel.o"
     path.write_bytes(kernel[0])
     program = (
@@ -138,7 +145,10 @@ define void @set(i64 %x) {
 
 
 def test_a_missing_symbol_is_an_error_not_the_end(kernel: tuple[bytes, str]) -> None:
-    data = assemble("declare i64 @no_such_function(i64)\ndefine i64 @f() {\n  %x = call i64 @no_such_function(i64 1)\n  ret i64 %x\n}\n")
+    data = assemble(
+        "declare i64 @no_such_function(i64)\n"
+        "define i64 @f() {\n  %x = call i64 @no_such_function(i64 1)\n  ret i64 %x\n}\n"
+    )
     with pytest.raises(InternalError, match="no symbol no_such_function"):
         loader.load_object(data, "f")
     with pytest.raises(InternalError, match="does not define"):
@@ -159,10 +169,8 @@ def test_damaged_objects_are_refused_or_harmless(kernel: tuple[bytes, str]) -> N
         bad = bytearray(data)
         for at in random.integers(0, len(data), 3):
             bad[at] ^= int(random.integers(1, 256))
-        try:
+        with contextlib.suppress(elf.ElfError, InternalError, loader._Unusual):
             loader._Linker(elf.read(bytes(bad)), {})
-        except (elf.ElfError, InternalError, loader._Unusual):
-            pass
 
 
 def test_undefined_and_defined_symbols(kernel: tuple[bytes, str]) -> None:

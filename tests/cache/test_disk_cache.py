@@ -14,7 +14,14 @@ import pytest
 
 from tracemill.compiler import cache as cache_module
 from tracemill.compiler import fingerprint
-from tracemill.compiler.cache import CacheWarning, DiskCache, cache_key, default_cache, default_root, size_limit
+from tracemill.compiler.cache import (
+    CacheWarning,
+    DiskCache,
+    cache_key,
+    default_cache,
+    default_root,
+    size_limit,
+)
 from tracemill.ir.errors import CacheError, TracemillError
 
 PARTS = {"entry": "kernel", "source": "abc", "cpu": "x"}
@@ -49,7 +56,9 @@ def test_folder_is_private(cache: DiskCache) -> None:
 
 def test_keys_depend_on_every_part_but_not_on_order() -> None:
     assert cache_key({"a": "1", "b": "2"}) == cache_key({"b": "2", "a": "1"})
-    keys = [cache_key(p) for p in ({"a": "1"}, {"a": "2"}, {"b": "1"}, {"a": "1", "b": ""}, {"a": "", "1": ""})]
+    keys = [
+        cache_key(p) for p in ({"a": "1"}, {"a": "2"}, {"b": "1"}, {"a": "1", "b": ""}, {"a": "", "1": ""})
+    ]
     assert len(set(keys)) == len(keys)
 
 
@@ -77,7 +86,14 @@ def damage_append(data: bytes) -> bytes:
     return data + b"\0"
 
 
-DAMAGES = [damage_truncate, damage_flip_payload, damage_flip_trailer, damage_empty, damage_foreign, damage_append]
+DAMAGES = [
+    damage_truncate,
+    damage_flip_payload,
+    damage_flip_trailer,
+    damage_empty,
+    damage_foreign,
+    damage_append,
+]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -123,7 +139,10 @@ assert cache.counters["kernel"].corrupt == 0
 
 
 def test_two_writers_and_a_reader_never_see_half_a_record(cache: DiskCache) -> None:
-    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(cache.root)], stderr=subprocess.PIPE) for _ in "ab"]
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(cache.root)], stderr=subprocess.PIPE)
+        for _ in "ab"
+    ]
     while any(writer.poll() is None for writer in writers):
         for key in range(5):
             record = cache.get("kernel", f"k{key}")
@@ -337,7 +356,8 @@ def test_versions_are_read_without_importing() -> None:
 def test_importing_the_cache_needs_the_standard_library_only() -> None:
     program = (
         "import sys; import tracemill.compiler.cache as c; c.toolchain(); c.compiler_digest()\n"
-        "print(sorted(m for m in ('numba', 'llvmlite', 'numpy', 'networkx', 'lark', 'platformdirs') if m in sys.modules))"
+        "unwanted = ('numba', 'llvmlite', 'numpy', 'networkx', 'lark', 'platformdirs')\n"
+        "print(sorted(m for m in unwanted if m in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() in ("[]", "['numpy']"), done.stdout

@@ -1,4 +1,6 @@
-"""Kernels through memory, disk and compiler; in particular: from the disk without a compiler in the process."""
+"""Kernels through memory, disk and compiler; in particular: from the disk without a compiler in the
+process.
+"""
 
 from __future__ import annotations
 
@@ -104,7 +106,9 @@ def test_a_miss_names_the_part_that_changed(cache: DiskCache, monkeypatch: pytes
     request = KernelRequest(source(8), "kernel")
     KernelStore(cache).get_many([request])
     assert KernelStore(cache).explain(request) is None
-    monkeypatch.setattr(kernel_store, "toolchain", lambda: {"cpu": "another", "numba": "0", "llvmlite": "0", "python": "3"})
+    monkeypatch.setattr(
+        kernel_store, "toolchain", lambda: {"cpu": "another", "numba": "0", "llvmlite": "0", "python": "3"}
+    )
     explanation = KernelStore(cache).explain(request)
     assert explanation is not None
     assert set(explanation.changed) == {"cpu", "numba", "llvmlite", "python"}
@@ -158,7 +162,11 @@ def test_helpers_that_die_or_cannot_start_cost_nothing(monkeypatch: pytest.Monke
 def test_an_error_in_a_helper_is_raised_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "_helper_count", lambda kernels: 1)
     bad = SOURCE.format(number="missing_name")
-    requests = [KernelRequest(source(40), "kernel"), KernelRequest(bad, "kernel"), KernelRequest(source(41), "kernel")]
+    requests = [
+        KernelRequest(source(40), "kernel"),
+        KernelRequest(bad, "kernel"),
+        KernelRequest(source(41), "kernel"),
+    ]
     with pytest.raises(InternalError, match="missing_name"):
         dict(pool.compile_all(requests))
 
