@@ -10,7 +10,7 @@ from numba.core import types
 from numba.core.typing import signature
 from numba.extending import lower_builtin
 
-from ..backend.lowering import Pointer, _typed
+from ..backend.lowering import Pointer, typed_by
 from . import primitives
 from .micro_llvm import emit
 from .pack_llvm import emit_pack, emit_transpose
@@ -29,7 +29,7 @@ def _lower_either(context: Any, builder: Any, signature: Any, arguments: Any) ->
     return builder.select(*arguments)
 
 
-_typed(primitives.either, _type_either)
+typed_by(primitives.either, _type_either)
 
 
 def _register_extremum(function: Callable[..., Any], comparison: str) -> None:
@@ -40,7 +40,7 @@ def _register_extremum(function: Callable[..., Any], comparison: str) -> None:
     def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.select(builder.icmp_signed(comparison, *arguments), *arguments)
 
-    _typed(function, resolve)
+    typed_by(function, resolve)
 
 
 _register_extremum(primitives.imin, "<")
@@ -82,4 +82,4 @@ def _register_call(function: Callable[..., Any], arity: int, pointers: dict[int,
             for at, value in enumerate(arguments) if at not in offsets])
         return context.get_dummy_value()
 
-    _typed(function, resolve)
+    typed_by(function, resolve)
