@@ -1,11 +1,10 @@
 """The on-disk store of kernels and plans.
 
-One folder, two kinds of records: `kernels/<key>.o` with the readable `<key>.py` beside it, and
-`plans/<key>.plan`. A record is its payload (so that `objdump` reads a kernel), a JSON text of the parts of
-its key, and a trailer with a
-magic number, a format version, lengths and a checksum: whatever is truncated, damaged or foreign is removed
-and made again, never used. Records are written under a temporary name and renamed, so that any number of
-processes may share the folder.
+One folder, two kinds of records: `kernels/<key>.o` and `plans/<key>.plan`, each with a readable text beside
+it, `<key>.py` or `<key>.ir`. A record is its payload (so that `objdump` reads a kernel), a JSON text of the
+parts of its key, and a trailer with a magic number, a format version, lengths and a checksum: whatever is
+truncated, damaged or foreign is removed and made again, never used. Records are written under a temporary name and
+renamed, so that any number of processes may share the folder.
 
 Importing this module imports the standard library only.
 """
@@ -16,9 +15,9 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
 import stat
 import struct
-import sys
 import threading
 import time
 import warnings
@@ -41,7 +40,22 @@ FORMAT = 1
 _MAGIC = b"tracemil"
 # magic, format, kind, lengths of payload and description, checksum of all that comes before it
 _TRAILER = struct.Struct("<8sHHQI16s")
-_KINDS: dict[Kind, tuple[str, str, int]] = {"kernel": ("kernels", ".o", 1), "plan": ("plans", ".plan", 2)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where a kind of record lies: folder, suffix of records and of the readable texts beside them, mark."""
+
+    folder: str
+    suffix: str
+    text: str
+    mark: int
+
+
+_KINDS: dict[Kind, _Layout] = {
+    "kernel": _Layout("kernels", ".o", ".py", 1),
+    "plan": _Layout("plans", ".plan", ".ir", 2),
+}
 _BLOCK = 4096  # what a small file takes on a disk
 _KEEP = 0.75  # an eviction goes down to this share of the limit, so that the next one is far away
 _TOUCH_AFTER = 3600.0
@@ -127,7 +141,7 @@ def default_root() -> Path:
     chosen = os.environ.get("TRACEMILL_CACHE_DIR")
     if chosen:
         return Path(chosen).expanduser().absolute()
-    if sys.platform == "linux":  # what platformdirs answers, without importing it
+    if platform.system() == "Linux":  # what platformdirs answers, without importing it
         base = os.environ.get("XDG_CACHE_HOME", "").strip() or os.path.expanduser("~/.cache")
         return Path(base, "tracemill")
     from platformdirs import user_cache_dir
@@ -199,8 +213,8 @@ class DiskCache:
                     f"(mode {found.st_mode & 0o777:o}), who could put code into it that this process runs",
                     hint=f"chmod go-w {self.root}",
                 )
-        for folder, _, _ in _KINDS.values():
-            (self.root / folder).mkdir(mode=0o700, exist_ok=True)
+        for layout in _KINDS.values():
+            (self.root / layout.folder).mkdir(mode=0o700, exist_ok=True)
 
     def _give_up(self, error: OSError) -> None:
         """Stop writing, and say so once."""
@@ -217,8 +231,11 @@ class DiskCache:
 
     def path(self, kind: Kind, key: str) -> Path:
         """Where a record lies, or would lie."""
-        folder, suffix, _ = _KINDS[kind]
-        return self.root / folder / (key + suffix)
+        return self.root / _KINDS[kind].folder / (key + _KINDS[kind].suffix)
+
+    def text_path(self, kind: Kind, key: str) -> Path:
+        """Where the readable text of a record lies: a kernel's Python, a plan's IR."""
+        return self.root / _KINDS[kind].folder / (key + _KINDS[kind].text)
 
     def get(self, kind: Kind, key: str) -> Record | None:
         """The record, or None if there is none that can be trusted (a damaged one is removed)."""
@@ -235,7 +252,7 @@ class DiskCache:
         if record is None:
             counters.corrupt += 1
             counters.misses += 1
-            self._remove(path)
+            self._remove(kind, path)
             return None
         counters.hits += 1
         if self._writable and time.time() - changed > _TOUCH_AFTER:  # keep it from being evicted
@@ -246,7 +263,7 @@ class DiskCache:
     def put(
         self, kind: Kind, key: str, payload: bytes, parts: Mapping[str, str], source: str | None = None
     ) -> bool:
-        """Store a record, with a readable source beside it; whether it was written."""
+        """Store a record, with a readable text beside it; whether it was written."""
         if not self._writable or self.limit == 0:
             return False
         path = self.path(kind, key)
@@ -255,7 +272,7 @@ class DiskCache:
         try:
             if source is not None:
                 text = source.encode()
-                _write(path.with_suffix(".py"), text)
+                _write(self.text_path(kind, key), text)
                 written += _on_disk(len(text))
             _write(path, data)
             self._account(written)
@@ -273,10 +290,10 @@ class DiskCache:
     def discard(self, kind: Kind, key: str) -> None:
         """Remove a record whose payload proved useless."""
         self.counters[kind].corrupt += 1
-        self._remove(self.path(kind, key))
+        self._remove(kind, self.path(kind, key))
 
-    def _remove(self, path: Path) -> None:
-        for each in (path, path.with_suffix(".py")):
+    def _remove(self, kind: Kind, path: Path) -> None:
+        for each in (path, path.with_suffix(_KINDS[kind].text)):
             with contextlib.suppress(OSError):
                 each.unlink(missing_ok=True)
 
@@ -310,13 +327,14 @@ class DiskCache:
             if entry.name.endswith(".tmp"):
                 if now - found.st_mtime > _STALE_AFTER:  # a process died while writing
                     path.unlink(missing_ok=True)
-            elif entry.name.endswith(".py"):
-                if now - found.st_mtime > _STALE_AFTER and not path.with_suffix(".o").exists():
+            elif entry.name.endswith(_KINDS[kind].text):
+                orphan = not path.with_suffix(_KINDS[kind].suffix).exists()
+                if orphan and now - found.st_mtime > _STALE_AFTER:
                     path.unlink(missing_ok=True)
-            elif entry.name.endswith(_KINDS[kind][1]):
+            elif entry.name.endswith(_KINDS[kind].suffix):
                 size = _on_disk(found.st_size)
                 with contextlib.suppress(OSError):
-                    size += _on_disk(path.with_suffix(".py").stat().st_size)
+                    size += _on_disk(path.with_suffix(_KINDS[kind].text).stat().st_size)
                 records.append((found.st_mtime, size, kind, path))
         total = sum(size for _, size, _, _ in records)
         evicted = 0
@@ -324,7 +342,7 @@ class DiskCache:
             for _, size, kind, path in sorted(records, key=lambda record: (record[0], record[3])):
                 if total <= self.limit * _KEEP:
                     break
-                self._remove(path)
+                self._remove(kind, path)
                 self.counters[kind].evicted += 1
                 total -= size
                 evicted += 1
@@ -332,9 +350,9 @@ class DiskCache:
         return evicted
 
     def _entries(self) -> Iterator[tuple[Kind, os.DirEntry[str]]]:
-        for kind, (folder, _, _) in _KINDS.items():
+        for kind, layout in _KINDS.items():
             try:
-                with os.scandir(self.root / folder) as entries:
+                with os.scandir(self.root / layout.folder) as entries:
                     for entry in entries:
                         yield kind, entry
             except OSError:
@@ -349,16 +367,16 @@ class DiskCache:
                 size += _on_disk(entry.stat().st_size)
             except OSError:
                 continue
-            count[kind] += entry.name.endswith(_KINDS[kind][1])
+            count[kind] += entry.name.endswith(_KINDS[kind].suffix)
         return CacheInfo(self.root, count["kernel"], count["plan"], size, self.limit, self._writable)
 
     def clear(self) -> int:
         """Remove everything the store wrote (and nothing else); how many records went."""
         removed = 0
         for kind, entry in list(self._entries()):
-            if entry.name.endswith((_KINDS[kind][1], ".py", ".tmp")):
+            if entry.name.endswith((_KINDS[kind].suffix, _KINDS[kind].text, ".tmp")):
                 Path(entry.path).unlink(missing_ok=True)
-                removed += entry.name.endswith(_KINDS[kind][1])
+                removed += entry.name.endswith(_KINDS[kind].suffix)
         for name in ("written", "compiler-digest"):
             (self.root / name).unlink(missing_ok=True)
         return removed
@@ -367,7 +385,7 @@ class DiskCache:
 
     def explain(self, kind: Kind, parts: Mapping[str, str], search: int = 2000) -> Explanation:
         """Why no record has this key: how the nearest of the `search` newest ones differs."""
-        suffix = _KINDS[kind][1]
+        suffix = _KINDS[kind].suffix
         found: list[tuple[float, Path]] = []
         for its_kind, entry in self._entries():
             if its_kind == kind and entry.name.endswith(suffix):
@@ -404,7 +422,7 @@ def _pack(kind: Kind, payload: bytes, parts: Mapping[str, str]) -> bytes:
     described = json.dumps(dict(parts), ensure_ascii=False).encode()
     body = payload + described
     return body + _TRAILER.pack(
-        _MAGIC, FORMAT, _KINDS[kind][2], len(payload), len(described), _checksum(kind, body)
+        _MAGIC, FORMAT, _KINDS[kind].mark, len(payload), len(described), _checksum(kind, body)
     )
 
 
@@ -419,7 +437,7 @@ def _unpack(kind: Kind, data: bytes) -> Record | None:
         data, len(data) - _TRAILER.size
     )
     body = data[: -_TRAILER.size]
-    if (magic, version, number) != (_MAGIC, FORMAT, _KINDS[kind][2]) or length + described != len(body):
+    if (magic, version, number) != (_MAGIC, FORMAT, _KINDS[kind].mark) or length + described != len(body):
         return None
     if _checksum(kind, body) != checksum:
         return None

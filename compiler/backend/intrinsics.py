@@ -139,9 +139,11 @@ def _scratch_pointer(name: str, dtype: type[np.generic]) -> Callable[..., Pointe
     return pointer
 
 
-def _local_array(name: str, dtype: type[np.generic]) -> Callable[[int], Pointer]:
+def _local_array(name: str, dtype: type[Any]) -> Callable[[int], Pointer]:
     # Uninitialised memory, so plain Python fills it with what a reader would notice.
-    poison = 1 if dtype is np.bool_ else np.nan if np.issubdtype(dtype, np.floating) else np.iinfo(dtype).max
+    poison: Any = (
+        1 if dtype is np.bool_ else np.nan if np.issubdtype(dtype, np.floating) else np.iinfo(dtype).max
+    )
 
     def local(count: int) -> Pointer:
         return np.full(count, poison, dtype)

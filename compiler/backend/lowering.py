@@ -122,7 +122,7 @@ def _store(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 # Registration helpers.
 
 
-def _typed(function: Callable[..., Any], resolve: Callable[..., Any]) -> None:
+def typed_by(function: Callable[..., Any], resolve: Callable[..., Any]) -> None:
     """Make `resolve(*argument types) -> signature | None` the typing of a function; literals are kept."""
 
     class Template(AbstractTemplate):  # type: ignore[misc]
@@ -155,7 +155,7 @@ def _fixed(function: Callable[..., Any], result: Any, *arguments: Any) -> Callab
         return sig if len(args) == len(arguments) and all(map(fits, args, arguments)) else None
 
     def register(lower: Callable[..., Any]) -> Callable[..., Any]:
-        _typed(function, resolve)
+        typed_by(function, resolve)
         lower_builtin(function, *arguments)(lower)
         return lower
 
@@ -191,7 +191,7 @@ def _register_operand_pointer(function: Callable[..., Any], dtype: Any) -> None:
         _note(builder, "buffers", value)
         return builder.bitcast(value, context.get_value_type(sig.return_type))
 
-    _typed(function, resolve)
+    typed_by(function, resolve)
 
 
 def _register_scratch_pointer(function: Callable[..., Any], dtype: Any) -> None:
@@ -209,7 +209,7 @@ def _register_scratch_pointer(function: Callable[..., Any], dtype: Any) -> None:
             builder.gep(args[0], [where], inbounds=True), context.get_value_type(sig.return_type)
         )
 
-    _typed(function, resolve)
+    typed_by(function, resolve)
 
 
 def _register_local_array(function: Callable[..., Any], dtype: Any) -> None:
@@ -226,7 +226,7 @@ def _register_local_array(function: Callable[..., Any], dtype: Any) -> None:
         array.align = 64
         return builder.bitcast(array, element.as_pointer())
 
-    _typed(function, resolve)
+    typed_by(function, resolve)
 
 
 for _name, _dtype in NUMBA_TYPES.items():
@@ -246,7 +246,7 @@ def _lower_offset(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return builder.gep(args[0], [args[1]], inbounds=True)
 
 
-_typed(intrinsics.offset, _resolve_offset)
+typed_by(intrinsics.offset, _resolve_offset)
 
 # ----------------------------------------------------------------------------------------------------
 # Constructors.
@@ -279,7 +279,7 @@ def _register_constructor(function: Callable[..., Any], target: Any) -> None:
                 return builder.fcmp_unordered("!=", args[0], ir.Constant(args[0].type, 0.0))
         return context.cast(builder, args[0], source, target)
 
-    _typed(function, resolve)
+    typed_by(function, resolve)
 
 
 for _name, _dtype in NUMBA_TYPES.items():
@@ -325,7 +325,7 @@ def _register_float_intrinsic(function: Callable[..., Any], name: str, arity: in
         called = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.{suffix}")
         return builder.call(called, args)
 
-    _typed(function, resolve)
+    typed_by(function, resolve)
 
 
 _register_float_intrinsic(intrinsics.sqrt, "sqrt", 1)

@@ -1,8 +1,12 @@
-"""Generated sources as plain Python: the same text, no Numba. One leg of the differential tests, and the
-loader of sources for the compiler."""
+"""Generated sources as plain Python: the same text, no Numba.
+
+One leg of the differential tests, and the loader of sources for the compiler.
+"""
 
 from __future__ import annotations
 
+import builtins
+import hashlib
 import linecache
 import types
 from collections.abc import Callable, Iterator
@@ -11,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...ir.errors import InternalError
+from . import intrinsics
 
 KernelFunction = Callable[[Any, Any, int, int, Any, Any], int]
 
@@ -18,13 +23,13 @@ KernelFunction = Callable[[Any, Any, int, int, Any, Any], int]
 def load_source(source: str, entry: str) -> Any:
     """Execute a generated module and return its entry function.
 
-    Names that the source uses without importing them are looked up among the intrinsics, the mathematical
-    functions and the primitives of contractions.
+    Names that the source uses without importing them are looked up among the intrinsics and the primitives
+    of contractions.
 
     Raises:
         InternalError: the source has no such entry, or uses a name that nothing defines.
     """
-    filename = f"<kernel {entry} {hash(source) & 0xFFFFFFFF:08x}>"
+    filename = f"<kernel {hashlib.blake2b(source.encode(), digest_size=6).hexdigest()}>"
     module = types.ModuleType("tracemill_kernel")
     module.__file__ = filename
     code = compile(source, filename, "exec")
@@ -46,8 +51,6 @@ def _names(code: types.CodeType) -> Iterator[str]:
 
 
 def _complete_namespace(entry: Any) -> None:
-    import builtins
-
     namespace = entry.__globals__
     own = [v for v in namespace.values() if isinstance(v, types.FunctionType) and v.__globals__ is namespace]
     for name in sorted({name for function in own for name in _names(function.__code__)}):
@@ -58,21 +61,12 @@ def _complete_namespace(entry: Any) -> None:
 
 
 def _lookup(name: str) -> Any:
-    from ... import compiler
-    from . import intrinsics
-
+    """What a name means that a source does not import: an intrinsic or a primitive of contractions."""
     if name in intrinsics.__all__:
         return getattr(intrinsics, name)
-    for module, function in (("contract.primitives", "primitive"),):
-        try:
-            import importlib
+    from ..contract.primitives import primitive
 
-            found = getattr(importlib.import_module(f"{compiler.__name__}.{module}"), function)(name)
-        except ImportError:
-            continue
-        if found is not None:
-            return found
-    return None
+    return primitive(name)
 
 
 def run_python(source: str, entry: str) -> KernelFunction:

@@ -158,9 +158,10 @@ def serve() -> None:
 
     while True:
         try:
-            source, entry, flags = _receive(incoming)  # type: ignore[misc]
+            task: Any = _receive(incoming)
         except EOFError:
             return
+        source, entry, flags = task
         try:
             answer: object = compile_source(source, entry, flags=flags)
         except Exception as error:  # the caller compiles it again and reports

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from tracemill.compiler.backend import numba_cpu, plain
 from tracemill.compiler.backend.flags import CompileFlags
 from tracemill.runtime.loader import load_object

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from tracemill.compiler.backend import numba_cpu
 from tracemill.compiler.backend.flags import CompileFlags
 from tracemill.ir.errors import InternalError, TracemillError

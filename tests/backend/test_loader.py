@@ -12,7 +12,6 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 import pytest
-
 from tracemill.compiler.backend import llvm as backend
 from tracemill.compiler.backend import numba_cpu
 from tracemill.ir.errors import InternalError

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tracemill.compiler import cache as cache_module
 from tracemill.compiler import fingerprint
 from tracemill.compiler.cache import (

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tracemill.compiler.backend import kernel_store, pool
 from tracemill.compiler.backend.flags import CompileFlags
 from tracemill.compiler.backend.kernel_store import KernelRequest, KernelStore
