@@ -1,9 +1,9 @@
-"""Fits the polynomials of the mathematical functions: `python -m tracemill.compiler.mathlib.minimax`.
+"""Fits the polynomials of the mathematical functions: `python compiler/mathlib/minimax.py`.
 
 Every polynomial is the interpolant at the Chebyshev nodes of its interval, computed with 90 decimal digits
 and rounded once to its type; that is within a small factor of the minimax polynomial, and one more
 coefficient always pays for the factor. The result is the module `coefficients.py`, which is committed; only
-fitting needs mpmath.
+fitting needs mpmath. (A script, because the package cannot be imported without the coefficients.)
 """
 
 from __future__ import annotations
@@ -117,6 +117,7 @@ def fits() -> list[Fit]:
     half_ln2, quarter = mp.log(2) / 2 + mp.mpf("1e-4"), mp.pi / 4 + mp.mpf("1e-4")
     # The float32 reduction leaves up to 0.5 + 2**-5 quadrants.
     wide_quarter = mp.pi / 2 * (mp.mpf("0.5") + mp.mpf(2) ** -5)
+    digamma_root = mp.findroot(mp.digamma, mp.mpf("1.4616321449683623"))
     s_max = (mp.sqrt(2) - 1) / (mp.sqrt(2) + 1) + mp.mpf("1e-6")
     sin = _square(lambda x: (mp.sin(x) - x) / x**3)
     cos = _square(lambda x: (mp.cos(x) - 1 + x * x / 2) / x**4)
@@ -178,6 +179,8 @@ def fits() -> list[Fit]:
             lambda t: mp.loggamma(1 + t).real / t, -0.2, 0.25, 21, tails=3),
         Fit("LGAMMA_TWO_F64", "log(gamma(2 + t)) / t",
             lambda t: mp.loggamma(2 + t).real / t, -0.3, 0.3, 19, tails=3),
+        Fit("DIGAMMA_ROOT_F64", "digamma(root + t) / t at its positive root",
+            lambda t: mp.digamma(digamma_root + t) / t, -0.2, 0.2, 16, tails=3),
     ]  # fmt: skip
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 import numpy as np
 
 from .coefficients import (
+    DIGAMMA_ROOT_F64,
+    DIGAMMA_ROOT_F64_TAILS,
     ERF_F64,
     ERFC_F64,
     ERFC_F64_TAILS,
@@ -43,6 +45,9 @@ ERFINV_MIDDLE_UPPER_F64 = ERFINV_MIDDLE_F64[3:]
 ERFINV_FAR_UPPER_F64 = ERFINV_FAR_F64[3:]
 LGAMMA_ONE_UPPER_F64 = LGAMMA_ONE_F64[3:]
 LGAMMA_TWO_UPPER_F64 = LGAMMA_TWO_F64[3:]
+DIGAMMA_ROOT_UPPER_F64 = DIGAMMA_ROOT_F64[3:]
+DIGAMMA_ROOT_HIGH_F64 = 1.4616321449683622
+DIGAMMA_ROOT_LOW_F64 = 9.549995429965697e-17
 HALF_LOG_TWO_PI_F64 = 0.9189385332046728
 HALF_LOG_TWO_PI_LOW_F64 = -3.8782941580672414e-17
 LOG_PI_F64 = 1.1447298858494002
@@ -220,8 +225,20 @@ def tm_lgamma_f64(x: Float) -> Float:
     return high + low
 
 
+def digamma_root(a: Float) -> tuple[Float, Float]:
+    """digamma(a) as a pair, |a - root| <= 0.19, the root in two parts: relative accuracy next to the zero."""
+    t, t_low = fast_two_sum(a - DIGAMMA_ROOT_HIGH_F64, -DIGAMMA_ROOT_LOW_F64)
+    p, p_low = fast_two_sum(horner(t, DIGAMMA_ROOT_UPPER_F64), 0.0)
+    p, p_low = pair_horner_step(t, t_low, p, p_low, DIGAMMA_ROOT_F64[2], DIGAMMA_ROOT_F64_TAILS[2])
+    p, p_low = pair_horner_step(t, t_low, p, p_low, DIGAMMA_ROOT_F64[1], DIGAMMA_ROOT_F64_TAILS[1])
+    p, p_low = pair_horner_step(t, t_low, p, p_low, DIGAMMA_ROOT_F64[0], DIGAMMA_ROOT_F64_TAILS[0])
+    return pair_multiply(p, p_low, t, t_low)
+
+
 def digamma_positive(a: Float) -> tuple[Float, Float]:
     """digamma(a) as a pair, 2**-60 <= a: the asymptotic series from 12 on, the recurrence before."""
+    if abs(a - DIGAMMA_ROOT_HIGH_F64) < 0.19:
+        return digamma_root(a)
     z, z_low = a, 0.0
     high, low = 0.0, 0.0
     while z < 12.0:

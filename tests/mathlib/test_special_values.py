@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-
 from tracemill.compiler.mathlib import FUNCTIONS
 from tracemill.compiler.mathlib.accuracy import DTYPES, compiled
 
@@ -56,18 +55,20 @@ CASES: dict[str, list[tuple[float, float]]] = {
     "digamma": [(0, -inf), (-0.0, inf), (-3, nan), (inf, inf), (-inf, nan), (nan, nan)],
 }
 POWERS = [
-    (0, 0, 1), (nan, 0, 1), (inf, -0.0, 1), (1, nan, 1), (1, inf, 1), (-1, inf, 1), (-1, -inf, 1), (nan, 1, nan),
-    (2, nan, nan), (0, 3, 0), (-0.0, 3, -0.0), (-0.0, 2, 0), (0, -3, inf), (-0.0, -3, -inf), (-0.0, -2, inf),
-    (0, 0.5, 0), (-0.0, 0.5, 0), (0, inf, 0), (0, -inf, inf), (0.5, inf, 0), (0.5, -inf, inf), (2, inf, inf),
-    (2, -inf, 0), (inf, 2, inf), (inf, -2, 0), (-inf, 3, -inf), (-inf, 2, inf), (-inf, 0.5, inf), (-inf, -3, -0.0),
-    (-inf, -2, 0), (-2, 3, -8), (-2, -1, -0.5), (-2, 0.5, nan), (-8, 1 / 3, nan), (2, 10, 1024), (2, 1e30, inf),
-    (2, -1e30, 0), (-2, 1e30, inf), (0.5, 1e30, 0), (inf, inf, inf), (inf, -inf, 0), (-1, 1e30, 1),
+    (0, 0, 1), (nan, 0, 1), (inf, -0.0, 1), (1, nan, 1), (1, inf, 1), (-1, inf, 1), (-1, -inf, 1),
+    (nan, 1, nan), (2, nan, nan), (0, 3, 0), (-0.0, 3, -0.0), (-0.0, 2, 0), (0, -3, inf), (-0.0, -3, -inf),
+    (-0.0, -2, inf), (0, 0.5, 0), (-0.0, 0.5, 0), (0, inf, 0), (0, -inf, inf), (0.5, inf, 0),
+    (0.5, -inf, inf), (2, inf, inf), (2, -inf, 0), (inf, 2, inf), (inf, -2, 0), (-inf, 3, -inf),
+    (-inf, 2, inf), (-inf, 0.5, inf), (-inf, -3, -0.0), (-inf, -2, 0), (-2, 3, -8), (-2, -1, -0.5),
+    (-2, 0.5, nan), (-8, 1 / 3, nan), (2, 10, 1024), (2, 1e30, inf), (2, -1e30, 0), (-2, 1e30, inf),
+    (0.5, 1e30, 0), (inf, inf, inf), (inf, -inf, 0), (-1, 1e30, 1),
 ]  # fmt: skip
 ANGLES = [
-    (0, 1, 0), (-0.0, 1, -0.0), (0, -1, pi), (-0.0, -1, -pi), (0, 0, 0), (-0.0, 0, -0.0), (0, -0.0, pi), (-0.0, -0.0, -pi),
-    (1, 0, half_pi), (-1, 0, -half_pi), (1, -0.0, half_pi), (inf, 1, half_pi), (-inf, -1, -half_pi), (1, inf, 0),
-    (-1, inf, -0.0), (1, -inf, pi), (-1, -inf, -pi), (inf, inf, pi / 4), (-inf, inf, -pi / 4), (inf, -inf, 3 * pi / 4),
-    (-inf, -inf, -3 * pi / 4), (nan, 1, nan), (1, nan, nan), (1, 1, pi / 4), (1, -1, 3 * pi / 4),
+    (0, 1, 0), (-0.0, 1, -0.0), (0, -1, pi), (-0.0, -1, -pi), (0, 0, 0), (-0.0, 0, -0.0), (0, -0.0, pi),
+    (-0.0, -0.0, -pi), (1, 0, half_pi), (-1, 0, -half_pi), (1, -0.0, half_pi), (inf, 1, half_pi),
+    (-inf, -1, -half_pi), (1, inf, 0), (-1, inf, -0.0), (1, -inf, pi), (-1, -inf, -pi), (inf, inf, pi / 4),
+    (-inf, inf, -pi / 4), (inf, -inf, 3 * pi / 4), (-inf, -inf, -3 * pi / 4), (nan, 1, nan), (1, nan, nan),
+    (1, 1, pi / 4), (1, -1, 3 * pi / 4),
 ]  # fmt: skip
 
 
