@@ -1,0 +1,167 @@
+"""Lowering of a group of loop-like operators: one body graph → kernel IR → launches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...ir.dims import Dim, product
+from ...ir.graph import Graph, InputSpec, input_node
+from ...ir.node import Node, postorder
+from ...ir.types import TensorType
+from .collapse import collapse
+from .emit_columns import emit_columns
+from .emit_map import Emitted, emit_map
+from .emit_rows import emit_rows
+from .emit_total import emit_total
+from .kernel_ir import Apply, Instruction, Kernel, Load, Operand, Reduce, Store, dump
+from .lowered import Launch, Lowered, Slot
+from .sizes import GroupSizes, Sizes
+from .space import map_space, reduction_space, reductions_of
+from .values import Values
+
+_EMIT = {"map": emit_map, "row": emit_rows, "column": emit_columns}
+_SILENT = frozenset({"input", "constant", "broadcast", "reshape", "permute", "extent", "stop_gradient"})
+
+
+@dataclass(frozen=True)
+class Built:
+    """A group's kernel IR with what connects it to the node.
+
+    Attributes:
+        slots: what each operand is, by its name.
+        faults: the node behind each check.
+    """
+
+    kernel: Kernel
+    sizes: Sizes
+    slots: dict[str, Slot]
+    faults: tuple[Node, ...]
+
+
+def body_of(node: Node) -> Graph:
+    """The body of a fused node; for any other node a body that holds just it."""
+    if node.op.name == "fused":
+        return node.attrs.body  # type: ignore[no-any-return]
+    specs, places, mapped = [], {}, []
+    for x in node.inputs:
+        if x.op.name == "constant" and not x.tensor_type.rank:
+            mapped.append(x)
+            continue
+        if x not in places:
+            places[x] = input_node(len(specs), x.tensor_type)
+            specs.append(InputSpec(f"x{len(specs)}", x.tensor_type))
+        mapped.append(places[x])
+    return Graph(node.op.name, tuple(specs), (node.with_inputs(mapped),))
+
+
+def inputs_of(node: Node) -> tuple[int, ...]:
+    """For every input of `body_of(node)` the index of the node's input that it is."""
+    if node.op.name == "fused":
+        return tuple(range(len(node.inputs)))
+    seen: dict[Node, int] = {}
+    for k, x in enumerate(node.inputs):
+        if not (x.op.name == "constant" and not x.tensor_type.rank):
+            seen.setdefault(x, k)
+    return tuple(seen.values())
+
+
+def build(body: Graph, inputs: Sequence[int]) -> Built:
+    """The kernel IR of a body.
+
+    Raises:
+        CannotLower: no template covers it.
+    """
+    nodes = postorder(body.outputs)
+    sizes = GroupSizes(nodes, body.outputs)
+    reductions = reductions_of(nodes)
+    space = reduction_space(reductions, sizes) if reductions else map_space(_widest(body, sizes))
+    operands: dict[Node, Operand] = {}
+    slots: dict[str, Slot] = {}
+    for n in nodes:
+        if n.op.name == "input":
+            name = f"x{n.attrs.index}"
+            operands[n] = Operand(name, n.dtype, sizes.shape(n))
+            slots[name] = Slot("input", inputs[n.attrs.index])
+    values = Values(sizes, space, operands)
+    results = []
+    for k, out in enumerate(body.outputs):
+        target = Operand(f"y{k}", out.dtype, sizes.shape(out), output=True)
+        slots[target.name] = Slot("result", k)
+        results.append(target)
+        values.store(out, space.locate(target.extents), target)
+    template = "map"
+    if reductions:
+        template = ("row" if space.kept else "total") if space.by_rows else "column"
+    loaded = {i.operand for i in values.body if isinstance(i, Load)}
+    ordered = [o for o in sorted(operands.values(), key=lambda o: int(o.name[1:])) if o.name in loaded]
+    names = [n.op.name for n in nodes if n.op.name not in _SILENT]
+    kernel = Kernel(template, (*ordered, *results), space.kept, space.reduced, tuple(values.body),
+                    (f"{template}: {' '.join(names) or 'copy'}",))
+    return Built(collapse(kernel), sizes.sizes, slots, tuple(values.sites))
+
+
+def _widest(body: Graph, sizes: GroupSizes) -> tuple[Dim, ...]:
+    return sizes.shape(max(body.outputs, key=lambda o: sum(d != 1 for d in o.shape)))
+
+
+def lower_group(node: Node) -> Lowered:
+    """A fused node, or a single loop-like operator, as launches."""
+    built = build(body_of(node), inputs_of(node))
+    if built.kernel.template == "total":
+        return _total(built)
+    emitted = _EMIT[built.kernel.template](built.kernel)
+    launch = _launch(built, emitted, built.slots)
+    return Lowered((launch,), in_place=_in_place(built))
+
+
+def _total(built: Built) -> Lowered:
+    first, second, partials = emit_total(built.kernel)
+    slots = built.slots | {p.name: Slot("temporary", k) for k, p in enumerate(partials)}
+    types = tuple(TensorType(p.dtype, tuple(built.sizes.real(d) for d in p.extents)) for p in partials)
+    return Lowered((_launch(built, first, slots), _launch(built, second, slots)), types)
+
+
+def _launch(built: Built, emitted: Emitted, slots: dict[str, Slot]) -> Launch:
+    real = built.sizes.real
+    return Launch(emitted.source, tuple(slots[o.name] for o in emitted.operands), tuple(map(real, emitted.extents)),
+                  real(emitted.range), sum(o.output for o in emitted.operands), scratch=real(emitted.scratch),
+                  work=real(_work(built.kernel)), faults=built.faults, ir=dump(built.kernel))
+
+
+def _work(kernel: Kernel) -> Dim:
+    """Operations and accesses of the whole kernel."""
+    kept, reduced = (product([a.extent for a in axes]) for axes in (kernel.kept, kernel.reduced))
+    reduced_names = {a.name for a in kernel.reduced}
+    total: Dim = 0
+    for i in kernel.body:
+        inside = bool(kernel.axes[i] & reduced_names) or isinstance(i, Reduce)
+        total = total + _weight(i) * (kept * reduced if inside else kept)
+    return total
+
+
+def _weight(i: Instruction) -> int:
+    return max(i.cost, 1) if isinstance(i, Apply) else 1
+
+
+def _in_place(built: Built) -> tuple[tuple[int, int], ...]:
+    """Results that may take an input's memory: the input is read at the very places that are written, no later."""
+    kernel = built.kernel
+    if kernel.template not in ("map", "row"):
+        return ()
+    reduced = {a.name for a in kernel.reduced}
+    operands = {o.name: o for o in kernel.operands}
+    last = max(kernel.stages.values(), default=0)
+    pairs = []
+    for store in (i for i in kernel.body if isinstance(i, Store)):
+        # A later pass would read what this store has overwritten.
+        full = bool(kernel.axes[store] & reduced)
+        if reduced and not (full and kernel.stages[store] == last):
+            continue
+        target = operands[store.operand]
+        for source in (o for o in kernel.operands if not o.output):
+            loads = [i for i in kernel.body if isinstance(i, Load) and i.operand == source.name]
+            if (source.dtype is target.dtype and all(i.address == store.address for i in loads)
+                    and product(list(source.extents)) == product(list(target.extents))):
+                pairs.append((built.slots[target.name].index, built.slots[source.name].index))
+    return tuple(pairs)

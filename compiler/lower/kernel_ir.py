@@ -1,0 +1,217 @@
+"""The kernel IR: an iteration space and a straight line of scalar instructions over it.
+
+A kernel says what is computed at every point of its space; how the loops run (blocks, lanes, stages, threads) is the
+template's business. Index maps are `Dim` polynomials in axis names (`i0, i1, …` kept, `r0, r1, …` reduced), size names
+(`n0, …`) and integer values (`v3`), so substitution, collapsing and printing come from `ir.dims`.
+
+An instruction's name is the value it defines. A value that depends on reduced axes exists at every point; a `Reduce`
+folds it over them, in the canonical order, to one value per kept point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Union
+
+from ...ir.dims import Dim, names
+from ...ir.dtypes import DType
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One loop: `name` runs over `[0, extent)`."""
+
+    name: str
+    extent: Dim
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A buffer: `x…` are inputs, `y…` outputs; row-major, `extents` in size names."""
+
+    name: str
+    dtype: DType
+    extents: tuple[Dim, ...]
+    output: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """`name = operand[address]`, converted to the compute dtype.
+
+    Attributes:
+        guard: a condition without which nothing is loaded and the value is 0 (padding, concatenation).
+    """
+
+    name: str
+    operand: str
+    address: Dim
+    dtype: DType
+    guard: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """`name = value`: an int64 computed from axes, sizes and integer values."""
+
+    name: str
+    value: Dim
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """`name = text`, a scalar expression over the values `args`.
+
+    Attributes:
+        cost: rough number of machine operations.
+        label: the operator it came from, for readers.
+    """
+
+    name: str
+    text: str
+    args: tuple[str, ...]
+    dtype: DType
+    cost: int
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Stop with the status code for a bad index unless `0 <= value < extent`; `site` numbers the kernel's checks.
+
+    Attributes:
+        guard: a condition without which nothing is checked.
+    """
+
+    value: str
+    extent: Dim
+    site: int
+    guard: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reduce:
+    """`name` = `arg` folded over all reduced axes by the monoid of this name (`lower.monoids`)."""
+
+    name: str
+    monoid: str
+    arg: str
+    dtype: DType
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """`operand[address] = value`, rounded to the operand's dtype."""
+
+    operand: str
+    address: Dim
+    value: str
+
+
+Instruction = Union[Load, Index, Apply, Check, Reduce, Store]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel before it becomes source.
+
+    Attributes:
+        template: `map`, `row`, `column` or `total`: how the space is walked.
+        kept: axes of the results, outermost first; they are shared between threads.
+        reduced: axes that the reductions fold, outermost first; empty for `map`.
+        body: instructions, values before their uses.
+        comments: lines for readers at the head of the source.
+    """
+
+    template: str
+    operands: tuple[Operand, ...]
+    kept: tuple[Axis, ...]
+    reduced: tuple[Axis, ...]
+    body: tuple[Instruction, ...]
+    comments: tuple[str, ...] = ()
+
+    @cached_property
+    def defined(self) -> dict[str, Instruction]:
+        """The instruction that defines each value."""
+        return {i.name: i for i in self.body if not isinstance(i, (Check, Store))}
+
+    @cached_property
+    def axes(self) -> dict[Instruction, frozenset[str]]:
+        """The axes each instruction depends on; a reduction depends on kept axes only."""
+        known = {a.name for a in self.kept + self.reduced}
+        reduced = {a.name for a in self.reduced}
+        found: dict[Instruction, frozenset[str]] = {}
+        for instruction in self.body:
+            own: set[str] = set()
+            for name in reads(instruction):
+                own |= {name} if name in known else found[self.defined[name]] if name in self.defined else set()
+            if isinstance(instruction, Reduce):
+                own -= reduced
+            found[instruction] = frozenset(own)
+        return found
+
+    @cached_property
+    def stages(self) -> dict[Instruction, int]:
+        """How many loops over the reduced axes must have ended before each instruction can run."""
+        found: dict[Instruction, int] = {}
+        for instruction in self.body:
+            before = [found[self.defined[n]] for n in reads(instruction) if n in self.defined]
+            found[instruction] = max(before, default=0) + isinstance(instruction, Reduce)
+        return found
+
+    def __str__(self) -> str:
+        return dump(self)
+
+
+def reads(instruction: Instruction) -> Iterator[str]:
+    """Names (values, axes and sizes) an instruction reads."""
+    match instruction:
+        case Index(value=expression):
+            yield from names(expression)
+        case Load(address=address, guard=guard):
+            yield from names(address)
+            yield guard
+        case Apply(args=args):
+            yield from args
+        case Check(value=value, extent=extent, guard=guard):
+            yield value
+            yield from names(extent)
+            yield guard
+        case Reduce(arg=arg):
+            yield arg
+        case Store(address=address, value=value):
+            yield from names(address)
+            yield value
+
+
+def dump(kernel: Kernel) -> str:
+    """The kernel as text, one instruction a line, for `--emit kernel`."""
+    def operand(o: Operand) -> str:
+        return f"{o.name}: {o.dtype}[{','.join(map(str, o.extents))}]"
+
+    inputs = ", ".join(operand(o) for o in kernel.operands if not o.output)
+    outputs = ", ".join(operand(o) for o in kernel.operands if o.output)
+    lines = [f"# {c}" for c in kernel.comments]
+    lines += [f"kernel {kernel.template} ({inputs}) -> ({outputs}) {{"]
+    lines += [f"  for {a.name} < {a.extent}" for a in kernel.kept]
+    lines += [f"  reduce {a.name} < {a.extent}" for a in kernel.reduced]
+    lines += [f"    {_line(i)}" for i in kernel.body]
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _line(instruction: Instruction) -> str:
+    match instruction:
+        case Load(name, operand, address, dtype, guard):
+            return f"{name}: {dtype} = load {operand}[{address}]" + (f" if {guard}" if guard else "")
+        case Index(name, value):
+            return f"{name}: i64 = {value}"
+        case Apply(name, text, _, dtype, _, label):
+            return f"{name}: {dtype} = {text}  # {label}"
+        case Check(value, extent, site, guard):
+            return f"check 0 <= {value} < {extent}" + (f" if {guard}" if guard else "") + f"  # site {site}"
+        case Reduce(name, monoid, arg, dtype):
+            return f"{name}: {dtype} = reduce {monoid} {arg}"
+        case Store(operand, address, value):
+            return f"store {operand}[{address}] = {value}"
