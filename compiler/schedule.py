@@ -78,7 +78,7 @@ def _donations(graph: Graph, launches: Sequence[Node], before: dict[Node, dict[N
     """Outputs that overwrite their input while the step runs; adds the edges that make it safe to `before`."""
     fallible = [n for n in launches if is_fallible(n)]
     taken: dict[Node, int] = {}
-    for k, out in enumerate(graph.outputs):
+    for out in graph.outputs:
         taken[root(out)] = taken.get(root(out), 0) + 1
     chosen: dict[int, int] = {}
     for k, (out, donated) in enumerate(zip(graph.outputs, graph.donations, strict=True)):

@@ -27,7 +27,7 @@ _STEP = 16
 COPY_GRAIN, COPY_STEP = 1 << 16, 64
 # Estimates for deciding whether threads pay: operations and bytes per nanosecond and core, nanoseconds for starting
 # the workers and for one barrier.
-_OPERATIONS, _COPIED, _START, _BARRIER = 8, 16, 2000, 300
+_OPERATIONS, _COPIED, _START, _BARRIER = 8, 16, 4000, 150
 
 
 def shares(extent: int, grain: int, workers: int, step: int = 0) -> list[int]:

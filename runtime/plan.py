@@ -16,7 +16,7 @@ Contract with the planner, beyond what `validate` checks:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Union
@@ -263,6 +263,13 @@ class Plan:
         values = dict(sizes)
         for name, d in self.lets:
             values[name] = evaluate(d, values)
+        return values
+
+    def read_sizes(self, shapes: Sequence[Sequence[int]], given: Mapping[str, int]) -> dict[str, int]:
+        """The named sizes: those of `given`, the others read off the inputs' shapes."""
+        values: dict[str, int] = {}
+        for s in self.sizes:
+            values[s.name] = given[s.name] if s.name in given else (shapes[s.input][s.axis] - s.offset) // s.scale
         return values
 
     @property

@@ -1,0 +1,525 @@
+"""From a fused graph to a plan: buffers, launches, loops, and the places where workers have to wait.
+
+Every value lives in a `Slot` (an input, an output, a constant, or a temporary of the arena). Emission walks the schedule
+once, notes at which steps each slot is touched, then places temporaries (`memory.place`) and decides the barriers: a
+launch waits if it touches what a launch since the last barrier wrote, writes what one read, or writes to memory that
+one may share because their temporaries are never alive together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..ir.dims import Dim
+from ..ir.dtypes import DType
+from ..ir.errors import InternalError
+from ..ir.graph import Graph
+from ..ir.node import Node
+from ..ir.types import TensorType
+from ..runtime import plan as rt
+from .backend.flags import CompileFlags
+from .backend.kernel_store import KernelRequest
+from .lower import Launch, Lowered, lower
+from .memory import Interval, place
+from .schedule import ALIASES, producer, root, schedule
+
+
+@dataclass(eq=False)
+class Slot:
+    """Memory of one value. `first`/`last` are the steps between which a temporary's memory is taken."""
+
+    kind: rt.BufferKind
+    index: int
+    nbytes: Dim
+    dtype: DType
+    shape: tuple[Dim, ...]
+    depth: int = 0
+    first: int = -1
+    last: int = -1
+    host: Slot | None = None  # the slot whose memory an in-place result takes over
+
+    def home(self) -> Slot:
+        slot = self
+        while slot.host is not None:
+            slot = slot.host
+        return slot
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value is: a slot from a byte offset on, moving by `strides` with the enclosing loops."""
+
+    slot: Slot
+    offset: Dim = 0
+    strides: tuple[Dim, ...] = ()
+
+
+@dataclass
+class _Entry:
+    """A plan entry before buffers have numbers. `make(uses, waits)` builds it."""
+
+    make: Callable[..., rt.Entry]
+    reads: list[Place]
+    writes: list[Place]
+    step: int
+    bodies: tuple[list[_Entry], ...] = ()
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """A plan with the kernels it calls and the nodes its faults name.
+
+    Attributes:
+        kernels: every kernel by its name in the plan (the symbol of its code).
+        sites: node of every fault site.
+        texts: kernel IR of every kernel that has one.
+    """
+
+    plan: rt.Plan
+    kernels: Mapping[str, KernelRequest]
+    sites: tuple[Node, ...]
+    texts: Mapping[str, str]
+
+
+@dataclass
+class _State:
+    """What all levels of one emission share."""
+
+    sizes: Mapping[str, int]
+    slots: list[Slot] = field(default_factory=list)
+    texts: dict[str, str] = field(default_factory=dict)
+    kernels: dict[str, KernelRequest] = field(default_factory=dict)
+    constants: list[rt.Constant] = field(default_factory=list)
+    sites: list[Node] = field(default_factory=list)
+    step: int = 0
+    loops: list[dict[int, Slot]] = field(default_factory=list)  # slots of outer levels touched in each open loop
+
+
+def emit(graph: Graph, sizes: Mapping[str, int]) -> Emitted:
+    """The plan of a fused graph.
+
+    Args:
+        sizes: a binding of the named sizes to decide by; the plan is valid for any other.
+    """
+    state = _State(sizes)
+    top = _Level(state, graph, depth=0)
+    inputs = [_slot(state, "input", i, s.type) for i, s in enumerate(graph.inputs)]
+    entries = top.run_top(inputs)
+    return _assemble(graph, state, entries)
+
+
+def _slot(state: _State, kind: rt.BufferKind, index: int, t: TensorType, depth: int = 0) -> Slot:
+    slot = Slot(kind, index, t.nbytes, t.dtype, t.shape, depth)
+    state.slots.append(slot)
+    return slot
+
+
+class _Level:
+    """Emission of one graph: the whole step, or a body of control flow at some loop depth."""
+
+    def __init__(self, state: _State, graph: Graph, depth: int) -> None:
+        self.state, self.graph, self.depth = state, graph, depth
+        self.schedule = schedule(graph, state.sizes)
+        self.values: dict[tuple[Node, int], Place] = {}
+        self.entries: list[_Entry] = []
+        self.last_reader: dict[Node, Node] = {}
+        for n in self.schedule.launches:
+            for i in n.inputs:
+                self.last_reader[_cell(i)[0]] = n
+
+    # -- values -------------------------------------------------------------------------------------------------
+
+    def at(self, node: Node) -> Place:
+        """Where a value of the graph is."""
+        cell = _cell(node)
+        if cell not in self.values:
+            if cell[0].op.name != "constant":
+                raise InternalError(f"the value of {cell[0].op.name} is used before it is computed")
+            self.values[cell] = self._constant(cell[0])
+        return self.values[cell]
+
+    def _constant(self, node: Node) -> Place:
+        data = node.attrs.value.tobytes()
+        known = [i for i, c in enumerate(self.state.constants) if c.data == data]
+        index = known[0] if known else len(self.state.constants)
+        if not known:
+            self.state.constants.append(rt.Constant(data))
+        return Place(_slot(self.state, "constant", index, node.tensor_type))
+
+    def temporary(self, t: TensorType) -> Place:
+        return Place(_slot(self.state, "arena", 0, t, self.depth))
+
+    def touch(self, where: Sequence[Place]) -> int:
+        """A new step that uses these places."""
+        step = self.state.step
+        self.state.step += 1
+        for p in where:
+            self._touch(p.slot.home(), step)
+        return step
+
+    def _touch(self, slot: Slot, step: int) -> None:
+        slot.first = step if slot.first < 0 else slot.first
+        slot.last = max(slot.last, step)
+        for level, loop in enumerate(self.state.loops):
+            if slot.depth <= level:
+                loop[id(slot)] = slot
+
+    # -- entries ------------------------------------------------------------------------------------------------
+
+    def add(self, make: Callable[..., rt.Entry], reads: Sequence[Place], writes: Sequence[Place]) -> None:
+        step = self.touch([*reads, *writes])
+        self.entries.append(_Entry(make, list(reads), list(writes), step))
+
+    def copy(self, source: Place, target: Place, t: TensorType, why: str) -> None:
+        nbytes = t.nbytes
+
+        def make(uses: Sequence[rt.BufferUse], waits: bool) -> rt.Entry:
+            return rt.Copy(uses[0], uses[1], nbytes, waits, why)
+
+        self.add(make, [source], [target])
+
+    def run_top(self, inputs: Sequence[Slot]) -> list[_Entry]:
+        """Emit the whole step: launches write outputs where they may, copies finish the rest."""
+        graph = self.graph
+        for i, slot in enumerate(inputs):
+            self.values[graph.input_node(i), 0] = Place(slot)
+        targets: dict[tuple[Node, int], Place] = {}
+        late: list[tuple[int, Place]] = []
+        for k, (out, donated) in enumerate(zip(graph.outputs, graph.donations, strict=True)):
+            cell = _cell(out)
+            slot = inputs[donated] if donated is not None else _slot(self.state, "output", k, out.tensor_type)
+            if donated is not None and cell == (graph.input_node(donated), 0):
+                continue  # unchanged: the output is the input's very memory
+            direct = donated is None or k in self.schedule.in_place
+            if direct and cell[0].op.name not in ("input", "constant") and cell not in targets:
+                targets[cell] = Place(slot)
+            else:
+                late.append((k, Place(slot)))
+        self.launch_all(targets)
+        plain = [(k, p) for k, p in late if graph.donations[k] is None]
+        for k, where in plain:
+            self.copy(self.at(graph.outputs[k]), where, graph.outputs[k].tensor_type, "output")
+        replacing = [(graph.outputs[k], p) for k, p in late if graph.donations[k] is not None]
+        self._copy_all(replacing, {id(p.slot.home()) for _, p in replacing})
+        return self.entries
+
+    def _copy_all(self, moves: Sequence[tuple[Node, Place]], overwritten: set[int]) -> None:
+        """Copy values to their places at once: a source that some copy overwrites is saved before the first copy."""
+        sources = []
+        for out, _ in moves:
+            source = self.at(out)
+            if id(source.slot.home()) in overwritten:
+                aside = self.temporary(out.tensor_type)
+                self.copy(source, aside, out.tensor_type, "save")
+                source = aside
+            sources.append(source)
+        for (out, where), source in zip(moves, sources, strict=True):
+            self.copy(source, where, out.tensor_type, "result")
+
+    def launch_all(self, targets: Mapping[tuple[Node, int], Place]) -> None:
+        for node in self.schedule.launches:
+            special = _CONTROL.get(node.op.name)
+            if special is not None:
+                special(self, node, targets)
+            else:
+                self.launch(node, targets)
+
+    def launch(self, node: Node, targets: Mapping[tuple[Node, int], Place]) -> None:
+        """The kernels of one node."""
+        low = lower(node)
+        inputs = [self.at(i) for i in node.inputs]
+        results = self._results(node, low, inputs, targets)
+        temporaries = [self.temporary(t) for t in low.temporaries]
+        where = {"input": inputs, "result": results, "temporary": temporaries}
+        label = f"{node.place.scope}/{_label(node)}" if node.place.scope else _label(node)
+        for step in low.launches:
+            self._kernel(step, [where[o.role][o.index] for o in step.operands], label)
+        for r, (t, found) in enumerate(zip(node.result_types, results, strict=True)):
+            wanted = targets.get((node, r))
+            if wanted is not None and found is not wanted:
+                self.copy(found, wanted, t, "output")
+                self.values[node, r] = wanted
+
+    def _kernel(self, step: Launch, operands: Sequence[Place], label: str) -> None:
+        reads, writes = operands[:len(operands) - step.outputs], operands[len(operands) - step.outputs:]
+        request = KernelRequest(step.kernel.source, step.kernel.entry, _aliasing(step.kernel.noalias, reads, writes))
+        key = request.symbol
+        self.state.kernels[key] = request
+        self.state.texts.setdefault(key, step.ir)
+        faults = tuple(rt.Fault(number, n.op.name, self._site(n)) for number, n in enumerate(step.faults))
+
+        def make(uses: Sequence[rt.BufferUse], waits: bool) -> rt.Entry:
+            return rt.KernelCall(key, tuple(uses), step.extents, step.range, step.outputs, step.grain, step.scratch,
+                                 step.fallible, waits, step.work, label, faults)
+
+        self.add(make, reads, writes)
+
+    def _site(self, node: Node) -> int:
+        self.state.sites.append(node)
+        return len(self.state.sites) - 1
+
+    def _results(self, node: Node, low: Lowered, inputs: Sequence[Place],
+                 targets: Mapping[tuple[Node, int], Place]) -> list[Place]:
+        """Places of a launch's results. A wanted place that an operand lies in is taken only where that is safe."""
+        places: list[Place] = []
+        for r, t in enumerate(node.result_types):
+            target = targets.get((node, r))
+            if target is not None:
+                over = [i for i, p in enumerate(inputs) if p.slot.home() is target.slot.home()]
+                if over and not all((r, i) in low.in_place for i in over):
+                    target = self.temporary(t)
+            target = target or self._reuse(node, low, r, t, places) or self.temporary(t)
+            places.append(target)
+            self.values[node, r] = target
+        return places
+
+    def _reuse(self, node: Node, low: Lowered, r: int, t: TensorType, taken: Sequence[Place]) -> Place | None:
+        """An operand's temporary that dies here and may hold result `r`."""
+        for result, i in low.in_place:
+            if result != r:
+                continue
+            operand = node.inputs[i]
+            cell = _cell(operand)
+            where = self.values.get(cell)
+            if (where is None or where.slot.kind != "arena" or where.offset != 0 or where.strides
+                    or where.slot.depth != self.depth or self.last_reader.get(cell[0]) is not node
+                    or where.slot.nbytes != t.nbytes or cell in self._outputs()
+                    or any(p.slot.home() is where.slot.home() for p in taken)):
+                continue
+            slot = _slot(self.state, "arena", 0, t, self.depth)
+            slot.host = where.slot
+            return Place(slot)
+        return None
+
+    def _outputs(self) -> set[tuple[Node, int]]:
+        if not hasattr(self, "_output_cells"):
+            self._output_cells = {_cell(o) for o in self.graph.outputs}
+        return self._output_cells
+
+    # -- bodies -------------------------------------------------------------------------------------------------
+
+    def body(self, graph: Graph, operands: Sequence[Place], results: Sequence[Place], loops: int) -> list[_Entry]:
+        """Entries of a body whose outputs end in `results` (copied there when all of the body has run)."""
+        level = _Level(self.state, graph, self.depth + loops)
+        for i, where in enumerate(operands):
+            level.values[graph.input_node(i), 0] = where
+        targets: dict[tuple[Node, int], Place] = {}
+        held = {id(p.slot.home()) for p in operands}
+        late: list[tuple[Node, Place]] = []
+        for out, where in zip(graph.outputs, results, strict=True):
+            cell = _cell(out)
+            free = id(where.slot.home()) not in held and cell not in targets
+            if free and cell[0].op.name not in ("input", "constant"):
+                targets[cell] = where
+            else:
+                late.append((out, where))
+        level.launch_all(targets)
+        level._copy_all(late, held & {id(p.slot.home()) for _, p in late})
+        return level.entries
+
+    def open_loop(self) -> None:
+        self.state.loops.append({})
+
+    def close_loop(self) -> int:
+        """End of a loop: what was made outside and used inside stays alive through all of it."""
+        touched = self.state.loops.pop()
+        step = self.state.step
+        self.state.step += 1
+        for slot in touched.values():
+            slot.last = max(slot.last, step)
+            for level, loop in enumerate(self.state.loops):
+                if slot.depth <= level:
+                    loop[id(slot)] = slot
+        return step
+
+    def results_at(self, node: Node, targets: Mapping[tuple[Node, int], Place]) -> list[Place]:
+        places = []
+        for r, t in enumerate(node.result_types):
+            where = targets.get((node, r)) or self.temporary(t)
+            self.values[node, r] = where
+            places.append(where)
+        return places
+
+
+def _cell(node: Node) -> tuple[Node, int]:
+    """The launch (or input, constant) behind a value, and which of its results."""
+    node = root(node)
+    return (producer(node), node.attrs.index) if node.op.name == "result" else (node, 0)
+
+
+def _aliasing(noalias: bool, reads: Sequence[Place], writes: Sequence[Place]) -> CompileFlags:
+    """Which operands of a launch are the same memory."""
+    pairs: list[tuple[int, int]] = []
+    for r, target in enumerate(writes):
+        over = [k for k, p in enumerate(reads) if p.slot.home() is target.slot.home()]
+        if not over:
+            continue
+        source = reads[over[0]]
+        if len(over) > 1 or (source.offset, source.strides) != (target.offset, target.strides):
+            return CompileFlags(noalias=False)
+        pairs.append((over[0], len(reads) + r))
+    return CompileFlags(noalias, tuple(pairs))
+
+
+def _label(node: Node) -> str:
+    if node.op.name != "fused":
+        return node.op.name
+    names = [n.op.name for n in node.attrs.body.nodes if n.op.name not in ("input", "constant", "broadcast", *ALIASES)]
+    shown = "+".join(dict.fromkeys(names))
+    return f"{node.attrs.kind}:{shown if len(shown) < 60 else shown[:57] + '...'}"
+
+
+# -- control flow ---------------------------------------------------------------------------------------------------
+
+
+def _scan(level: _Level, node: Node, targets: Mapping[tuple[Node, int], Place]) -> None:
+    a = node.attrs
+    results = level.results_at(node, targets)
+    inits, xs = node.inputs[:a.n_carry], node.inputs[a.n_carry:a.n_carry + a.n_xs]
+    consts = node.inputs[a.n_carry + a.n_xs:]
+    for init, where in zip(inits, results, strict=False):
+        level.copy(level.at(init), where, init.tensor_type, "carry")
+    depth = level.depth
+
+    def row(where: Place, t: TensorType) -> Place:
+        """The slice of the current pass."""
+        stride: Dim = t.with_shape(t.shape[1:]).nbytes
+        first = where.offset + (a.length - 1) * stride if a.reverse else where.offset
+        outer = (*where.strides, *(0,) * (depth - len(where.strides)))
+        return Place(where.slot, first, (*outer, -stride if a.reverse else stride))
+
+    for p in results:
+        level._touch(p.slot.home(), level.state.step)
+    level.open_loop()
+    operands = [*results[:a.n_carry], *(row(level.at(x), x.tensor_type) for x in xs), *(level.at(c) for c in consts)]
+    stacks = [row(p, t) for p, t in zip(results[a.n_carry:], node.result_types[a.n_carry:], strict=True)]
+    inner = level.body(a.body, operands, [*results[:a.n_carry], *stacks], loops=1)
+    step = level.close_loop()
+    label = f"{node.place.scope}/scan"
+
+    def make(uses: Sequence[rt.BufferUse], waits: bool, body: tuple[rt.Entry, ...]) -> rt.Entry:
+        return rt.Repeat(a.length, body, label)
+
+    level.entries.append(_Entry(make, [], [], step, (inner,)))
+
+
+def _cond(level: _Level, node: Node, targets: Mapping[tuple[Node, int], Place]) -> None:
+    predicate = level.at(node.inputs[0])
+    operands = [level.at(i) for i in node.inputs[1:]]
+    results = level.results_at(node, targets)
+    level.touch([predicate, *operands, *results])
+    branches = tuple(level.body(g, operands, results, loops=0) for g in (node.attrs.then, node.attrs.other))
+    step = level.touch([*operands, *results])
+
+    def make(uses: Sequence[rt.BufferUse], waits: bool, then: tuple[rt.Entry, ...], other: tuple[rt.Entry, ...]) -> rt.Entry:
+        return rt.Branch(uses[0], then, other, f"{node.place.scope}/cond")
+
+    level.entries.append(_Entry(make, [predicate], [], step, branches))
+
+
+def _while(level: _Level, node: Node, targets: Mapping[tuple[Node, int], Place]) -> None:
+    a = node.attrs
+    results = level.results_at(node, targets)
+    for init, where in zip(node.inputs[:a.n_carry], results, strict=True):
+        level.copy(level.at(init), where, init.tensor_type, "carry")
+    predicate = level.temporary(a.cond.outputs[0].tensor_type)
+    level._touch(predicate.slot, level.state.step)
+    level.open_loop()
+    operands = [*results, *(level.at(c) for c in node.inputs[a.n_carry:])]
+    test = level.body(a.cond, operands, [predicate], loops=0)
+    inner = level.body(a.body, operands, results, loops=0)
+    level.touch([predicate, *operands])
+    step = level.close_loop()
+
+    def make(uses: Sequence[rt.BufferUse], waits: bool, condition: tuple[rt.Entry, ...], body: tuple[rt.Entry, ...]) -> rt.Entry:
+        return rt.While(uses[0], condition, body, f"{node.place.scope}/while")
+
+    level.entries.append(_Entry(make, [predicate], [], step, (test, inner)))
+
+
+def _custom_vjp(level: _Level, node: Node, targets: Mapping[tuple[Node, int], Place]) -> None:
+    results = level.results_at(node, targets)
+    level.entries += level.body(node.attrs.forward, [level.at(i) for i in node.inputs], results, loops=0)
+
+
+_CONTROL: dict[str, Callable[..., None]] = {"scan": _scan, "cond": _cond, "while": _while, "custom_vjp": _custom_vjp}
+
+
+# -- assembly -------------------------------------------------------------------------------------------------------
+
+
+def _assemble(graph: Graph, state: _State, entries: list[_Entry]) -> Emitted:
+    homes = [s for s in state.slots if s.kind == "arena" and s.host is None and s.first >= 0]
+    placement = place([Interval(s.nbytes, s.first, s.last) for s in homes], state.sizes)
+    offsets: dict[int, Dim] = {id(s): o for s, o in zip(homes, placement.offsets, strict=True)}
+    used = [s for s in state.slots if s.kind != "arena" or id(s.home()) in offsets]
+    numbers = {id(s): i for i, s in enumerate(used)}
+    buffers = tuple(rt.BufferSpec(s.kind, s.index, offsets.get(id(s.home()), 0), s.nbytes, s.dtype, s.shape)
+                    for s in used)
+    waits = _Barriers()
+    waits.sequence(entries)
+    built = _build(entries, numbers, waits.needed)
+    inputs = tuple(rt.PlanInput(s.name, s.type.dtype, s.type.shape) for s in graph.inputs)
+    outputs = tuple(rt.PlanOutput(name, o.dtype, o.shape, -1 if d is None else d)
+                    for name, o, d in zip(graph.output_names, graph.outputs, graph.donations, strict=True))
+    plan = rt.Plan(graph.name, rt.find_sizes(inputs, tuple(n for n, _ in graph.sizes)), inputs, outputs, buffers, built,
+                   tuple(state.constants), placement.peak, {"defaults": dict(graph.sizes)}, placement.lets)
+    return Emitted(plan, state.kernels, tuple(state.sites), state.texts)
+
+
+def _build(entries: Sequence[_Entry], numbers: Mapping[int, int], waits: Mapping[int, bool]) -> tuple[rt.Entry, ...]:
+    built = []
+    for e in entries:
+        uses = [rt.BufferUse(numbers[id(p.slot)], p.offset, p.strides) for p in (*e.reads, *e.writes)]
+        bodies = [_build(b, numbers, waits) for b in e.bodies]
+        built.append(e.make(uses, waits.get(id(e), True), *bodies))
+    return tuple(built)
+
+
+class _Barriers:
+    """Decides which entries wait. Loops and branches wait at both ends."""
+
+    def __init__(self) -> None:
+        self.needed: dict[int, bool] = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        self.read: dict[int, Slot] = {}
+        self.written: dict[int, Slot] = {}
+
+    def sequence(self, entries: Sequence[_Entry]) -> None:
+        fresh = True  # what ran before this sequence is unknown
+        for e in entries:
+            if e.bodies:
+                for body in e.bodies:
+                    self._forget()
+                    self.sequence(body)
+                fresh = True
+                self._forget()
+                continue
+            if fresh or self._hazard(e):
+                self.needed[id(e)] = True
+                self._forget()
+            else:
+                self.needed[id(e)] = False
+            fresh = False
+            self.read.update((id(p.slot.home()), p.slot.home()) for p in e.reads)
+            self.written.update((id(p.slot.home()), p.slot.home()) for p in e.writes)
+
+    def _hazard(self, e: _Entry) -> bool:
+        reads = [p.slot.home() for p in e.reads]
+        writes = [p.slot.home() for p in e.writes]
+        if any(id(s) in self.written for s in (*reads, *writes)) or any(id(s) in self.read for s in writes):
+            return True
+        earlier = [*self.read.values(), *self.written.values()]
+        return (any(_may_share(s, other) for s in writes for other in earlier)
+                or any(_may_share(s, other) for s in reads for other in self.written.values()))
+
+
+def _may_share(a: Slot, b: Slot) -> bool:
+    """True for temporaries that are never alive together, and so may lie over each other."""
+    return a is not b and a.kind == b.kind == "arena" and (a.last < b.first or b.last < a.first)
+
+
+__all__ = ["Emitted", "emit"]
