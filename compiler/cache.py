@@ -3,8 +3,8 @@
 One folder, two kinds of records: `kernels/<key>.o` and `plans/<key>.plan`, each with a readable text beside
 it, `<key>.py` or `<key>.ir`. A record is its payload (so that `objdump` reads a kernel), a JSON text of the
 parts of its key, and a trailer with a magic number, a format version, lengths and a checksum: whatever is
-truncated, damaged or foreign is removed and made again, never used. Records are written under a temporary name and
-renamed, so that any number of processes may share the folder.
+truncated, damaged or foreign is removed and made again, never used. Records are written under a temporary
+name and renamed, so that any number of processes may share the folder.
 
 Importing this module imports the standard library only.
 """
@@ -24,7 +24,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ..ir.errors import CacheError, TracemillError
 from .fingerprint import compiler_digest, digest, toolchain
@@ -42,8 +42,7 @@ _MAGIC = b"tracemil"
 _TRAILER = struct.Struct("<8sHHQI16s")
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
+class _Layout(NamedTuple):
     """Where a kind of record lies: folder, suffix of records and of the readable texts beside them, mark."""
 
     folder: str
@@ -67,8 +66,7 @@ class CacheWarning(RuntimeWarning):
     """The cache cannot be written; the program runs without it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """What the store holds under a key: opaque bytes and the parts of the key."""
 
     payload: bytes
@@ -91,8 +89,7 @@ class Counters:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
-class CacheInfo:
+class CacheInfo(NamedTuple):
     """What `tracemill cache info` prints; sizes in bytes on disk."""
 
     root: Path

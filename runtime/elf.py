@@ -5,7 +5,7 @@ kernels.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 EM_X86_64, EM_AARCH64 = 62, 183
 SHT_SYMTAB, SHT_RELA, SHT_NOBITS = 2, 4, 8
@@ -18,8 +18,7 @@ class ElfError(ValueError):
     """The bytes are not an object that this reader understands."""
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
+class Section(NamedTuple):
     """One section; `data` is empty for sections without content in the file."""
 
     name: str
@@ -31,8 +30,7 @@ class Section:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Symbol:
+class Symbol(NamedTuple):
     """One symbol; `section` is an index into the object's sections or one of the SHN constants."""
 
     name: str
@@ -41,8 +39,7 @@ class Symbol:
     value: int
 
 
-@dataclass(frozen=True, slots=True)
-class Relocation:
+class Relocation(NamedTuple):
     """Patch `section` at `offset` with a value made of symbol number `symbol` and `addend`."""
 
     section: int
@@ -52,8 +49,7 @@ class Relocation:
     addend: int
 
 
-@dataclass(frozen=True, slots=True)
-class Object:
+class Object(NamedTuple):
     """A relocatable object."""
 
     machine: int

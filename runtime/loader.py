@@ -1,9 +1,9 @@
 """Object code → callable addresses, without a compiler in the process.
 
 On Linux x86-64 a small linker of our own maps the object: a kernel is code and constants with relative
-references between them, so loading is a copy and a few additions (about 40 µs), and libllvm (35 ms to import,
-40 MB resident) stays out of a warm process. On other platforms, and for objects with anything unusual in
-them, llvmlite links.
+references between them, so loading is a copy and a few additions (less than 0.1 ms), and libllvm (35 ms to
+import, 40 MB resident) stays out of a warm process. On other platforms, and for objects with anything unusual
+in them, llvmlite links.
 
 Loaded code is never unloaded: addresses stay valid as long as the process lives. Equal bytes are loaded once.
 """
