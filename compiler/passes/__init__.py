@@ -5,8 +5,12 @@ from __future__ import annotations
 from .autodiff import Autodiff
 from .base import Pass, format_pass, format_pipeline
 from .optimizer import Optimizer
+from .replicate import Replicate
+from .simplify import Algebraic, Canonicalize, Cse, Dce, Fold, Simplify, SinkReshapes
 
-PASSES: dict[str, type[Pass]] = {cls.name: cls for cls in (Autodiff, Optimizer)}
+PASSES: dict[str, type[Pass]] = {cls.name: cls for cls in (
+    Autodiff, Optimizer, Replicate, Simplify, Canonicalize, Fold, Algebraic, Cse, SinkReshapes, Dce,
+)}
 
 
 def parse_pipeline(text: str) -> list[Pass]:
