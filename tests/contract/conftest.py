@@ -42,6 +42,12 @@ def compiled(kernel: KernelSource) -> Callable[..., int]:
 
 
 @pytest.fixture(scope="session")
+def kernel_failed() -> type[KernelFailed]:
+    """The exception that `launch` raises for a kernel that returns nonzero."""
+    return KernelFailed
+
+
+@pytest.fixture(scope="session")
 def functions() -> dict[tuple[str, str], Callable[..., int]]:
     return {}
 
