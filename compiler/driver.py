@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..ir.errors import InternalError, Location
+from ..ir.errors import Location
 from ..ir.graph import Graph
 from ..ir.node import Node
 from ..runtime.executor import Executable, KernelCode
@@ -37,7 +37,6 @@ class CompileOptions:
 
     Attributes:
         fuse: form groups; off runs one kernel an operator (slower, the same bits).
-        keep: only compile, do not store the plan (for measurements).
     """
 
     fuse: bool = True
@@ -117,8 +116,20 @@ def compile_graph(graph: Graph, options: CompileOptions | None = None, *, sizes:
         found = _load_plan(graph, key)
         if found is not None:
             STATS.plans_loaded += 1
-            return found
-        return _compile(graph, options, dict(sizes or {}), key, parts, progress or _progress)
+        else:
+            found = _compile(graph, options, dict(sizes or {}), key, parts, progress or _progress)
+    for hook in tuple(_hooks):
+        hook(found)
+    return found
+
+
+_hooks: list[Callable[[Compiled], None]] = []
+
+
+def on_compiled(hook: Callable[[Compiled], None]) -> Callable[[], None]:
+    """Call `hook` with every graph that is compiled, or found compiled; returns the function that undoes it."""
+    _hooks.append(hook)
+    return lambda: _hooks.remove(hook)
 
 
 def expand_symbolic(graph: Graph) -> Graph:
@@ -164,11 +175,9 @@ def _compile(graph: Graph, options: CompileOptions, sizes: dict[str, int], key: 
     by_symbol = {k.symbol: k for k in kernels}
     sites = [_site(graph, node) for node in emitted.sites]
     compiled = _executable(graph, emitted.plan, by_symbol, sites, from_cache=False)
-    cache_ = _disk()
-    if cache_ is not None:
-        header = json.dumps({"kernels": {s: k.key for s, k in by_symbol.items()}, "sites": sites}).encode()
-        payload = struct.pack("<Q", len(header)) + header + emitted.plan.to_bytes()
-        cache_.put("plan", key, payload, parts, str(graph) if len(graph.nodes) < 5000 else None)
+    header = json.dumps({"kernels": {s: k.key for s, k in by_symbol.items()}, "sites": sites}).encode()
+    payload = struct.pack("<Q", len(header)) + header + emitted.plan.to_bytes()
+    _disk().put("plan", key, payload, parts)
     STATS.graphs_compiled += 1
     STATS.pass_seconds += seconds
     peak = compiled.peak_bytes(hints(graph, sizes)) if graph.size_names else compiled.peak_bytes({})
@@ -202,22 +211,22 @@ def store() -> KernelStore:
     return KernelStore(_disk())
 
 
-def _disk() -> DiskCache | None:
+def _disk() -> DiskCache:
     return default_cache()
 
 
 def _plan_key(graph: Graph, options: CompileOptions) -> tuple[str, dict[str, str]]:
     cache_ = _disk()
     parts = {"graph": graph.digest.hex(), **options.parts(), **toolchain(),
-             "compiler": compiler_digest(cache_.root if cache_ is not None else None)}
+             "compiler": compiler_digest(cache_.root)}
     return cache_key(parts), parts
 
 
 def _load_plan(graph: Graph, key: str) -> Compiled | None:
     """The graph as an earlier process compiled it; None if the plan or one of its kernels is not in the cache."""
     cache_ = _disk()
-    record = cache_.get("plan", key) if cache_ is not None else None
-    if record is None or cache_ is None:
+    record = cache_.get("plan", key)
+    if record is None:
         return None
     try:
         (length,) = struct.unpack_from("<Q", record.payload)
@@ -249,5 +258,18 @@ def show_progress(callback: Progress | None) -> None:
     _progress = callback
 
 
-Callback = Callable[[str, Graph], None]
-__all__ = ["Compiled", "CompileOptions", "CompileStats", "InternalError", "compile_graph", "expand_symbolic", "residuals", "store"]
+def stats() -> dict[str, Any]:
+    """Counters of this process: graphs compiled and loaded, kernels compiled and loaded, peak bytes."""
+    kernels, plans = store().counters, _disk().counters["plan"]
+    return {
+        "graphs_compiled": STATS.graphs_compiled,
+        "plans_loaded": STATS.plans_loaded,
+        "kernels_compiled": kernels.compiled,
+        "kernels_loaded": kernels.loaded,
+        "peak_bytes": STATS.peak_bytes,
+        "pass_seconds": round(STATS.pass_seconds, 4),
+        "kernel_seconds": round(store().compile_seconds, 4),
+        "kernel_cache": kernels.as_dict(),
+        "plan_cache": plans.as_dict(),
+        "compiled": STATS.details,
+    }

@@ -36,3 +36,28 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the data folder ../shared/data is not beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _every_graph_round_trips() -> Iterator[None]:
+    """Every graph that any test compiles is printed and parsed back."""
+    from tracemill.compiler import driver
+    from tracemill.ir.text import parse_graph, print_graph
+
+    seen: set[bytes] = set()
+
+    def check(compiled: driver.Compiled) -> None:
+        graph = compiled.graph
+        if graph.digest not in seen:
+            seen.add(graph.digest)
+            constants: dict[str, object] = {}
+            text = print_graph(graph, constants=constants)  # type: ignore[arg-type]
+            assert parse_graph(text, constants) == graph  # type: ignore[arg-type]
+
+    stop = driver.on_compiled(check)
+    yield
+    stop()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="accept the present output of text tests")
