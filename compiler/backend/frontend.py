@@ -240,6 +240,8 @@ class _Typing(typing_context.BaseContext):  # type: ignore[misc]
             return kind
         if isinstance(val, type) and issubclass(val, (np.number, np.bool_)):
             return types.NumberClass(_number_type(val))
+        if isinstance(val, np.ndarray) and val.ndim == 1:
+            return lowering.Table(_number_type(val.dtype.type), val.size)
         return super().resolve_value_type(val)
 
 

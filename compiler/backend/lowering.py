@@ -17,6 +17,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.datamodel import models
 from numba.core.datamodel.registry import register_default
+from numba.core.imputils import lower_constant
 from numba.core.typing import signature
 from numba.core.typing.templates import AbstractTemplate, infer, infer_global
 from numba.extending import lower_builtin
@@ -47,6 +48,19 @@ class Pointer(types.CPointer):  # type: ignore[misc]
         return self.dtype, self.group
 
 
+class Table(Pointer):
+    """A global NumPy array that a source (or a function it calls) indexes: constants in the object."""
+
+    def __init__(self, dtype: Any, count: int) -> None:
+        super().__init__(dtype, None)
+        self.count = count
+        self.name = f"{dtype}[{count}] table"
+
+    @property
+    def key(self) -> Any:
+        return self.dtype, self.count
+
+
 class BufferTable(types.Opaque):  # type: ignore[misc]
     """The `buffers` argument: `void**`."""
 
@@ -64,6 +78,7 @@ ENTRY_TYPES = (buffers_type, extents_type, types.int64, types.int64, scratch_typ
 
 
 @register_default(Pointer)
+@register_default(Table)
 class _PointerModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, fe_type: Pointer) -> None:
         super().__init__(manager, fe_type, manager.lookup(fe_type.dtype).get_data_type().as_pointer())
@@ -79,6 +94,16 @@ class _BufferTableModel(models.PrimitiveModel):  # type: ignore[misc]
 class _ScratchModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, fe_type: Scratch) -> None:
         super().__init__(manager, fe_type, _BYTES)
+
+
+@lower_constant(Table)
+def _constant_table(context: Any, builder: Any, kind: Table, array: Any) -> Any:
+    element = context.get_data_type(kind.dtype)
+    words = [ir.Constant(element, value) for value in array.tolist()]
+    name = builder.module.get_unique_name("table")
+    table = cgutils.global_constant(builder, name, ir.Constant(ir.ArrayType(element, len(words)), words))
+    table.align = 64
+    return builder.bitcast(table, element.as_pointer())
 
 
 def accesses(module: Any) -> dict[str, list[Any]]:
@@ -102,7 +127,7 @@ def _load(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     kind = sig.args[0]
     value = builder.load(builder.gep(pointer, [index], inbounds=True))
     _note(builder, kind.group, value)
-    if kind.group == "extents":  # written by nobody while a kernel runs
+    if kind.group == "extents" or isinstance(kind, Table):  # written by nobody while a kernel runs
         value.set_metadata("invariant.load", builder.module.add_metadata([]))
     if isinstance(kind.dtype, types.Boolean):
         return builder.icmp_unsigned("!=", value, value.type(0))

@@ -222,6 +222,27 @@ def kernel(buffers, extents, begin, end, scratch, status):
     assert np.array_equal(y, x * 4)
 
 
+def test_global_arrays_are_constant_tables(compiled: Any, interpreted: Any) -> None:
+    source = """
+import numpy as np
+from tracemill.compiler.backend.intrinsics import f64_ptr, i32_ptr
+
+SQUARES = np.arange(40, dtype=np.float64) ** 2
+STEPS = np.array([3, 1, 2], np.int32)
+
+def entry_of(i):
+    return SQUARES[i * STEPS[i % 3]]
+
+def kernel(buffers, extents, begin, end, scratch, status):
+    y = f64_ptr(buffers, 0)
+    for i in range(begin, end):
+        y[i] = entry_of(i)
+    return 0
+"""
+    _, (y,) = both(compiled, interpreted, source, [], [np.zeros(10)], [], 0, 10)
+    assert y.tolist() == [float(i * [3, 1, 2][i % 3]) ** 2 for i in range(10)]
+
+
 def test_same_source_gives_the_same_bytes() -> None:
     first = numba_cpu.compile_source(LANE_SUM, "kernel")
     numba_cpu.compile_source(GATHER, "kernel")
