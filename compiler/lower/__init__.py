@@ -27,8 +27,14 @@ def lower(node: Node) -> Lowered:
     Raises:
         CannotLower: no kernel covers the node; a bug of the fusion pass.
     """
-    from .group import lower_group
+    from .group import body_of, inputs_of, lower_group
 
+    body = body_of(node)
+    cores = [n for n in body.nodes if n.op.kind is Kind.CONTRACTION]
+    if len(cores) == 1:
+        from .contraction import lower_contraction
+
+        return lower_contraction(body, inputs_of(node), cores[0])
     if node.op.name == "fused" or is_loop(node.op):
         return lower_group(node)
     raise CannotLower(f"{node.op.name} has no kernel")

@@ -15,10 +15,11 @@ Role = Literal["input", "result", "temporary"]
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """An operand of a launch: input, result or temporary number `index` of the node."""
+    """An operand of a launch: input, result or temporary number `index` of the node, from `offset` bytes on."""
 
     role: Role
     index: int
+    offset: Dim = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,6 +217,15 @@ class GroupSizes:
         shape, axis = self._shapes[x], node.attrs.axis
         return (*shape[:axis], *self._shapes[index], *shape[axis + 1:])
 
+    def _dot(self, node: Node) -> Dims:
+        a, b = (self._shapes[x] for x in node.inputs)
+        at = node.attrs
+        for i, j in zip(at.batch_a + at.contract_a, at.batch_b + at.contract_b, strict=True):
+            self.sizes.unify(a[i], b[j])
+        free_a = [d for i, d in enumerate(a) if i not in at.batch_a + at.contract_a]
+        free_b = [d for j, d in enumerate(b) if j not in at.batch_b + at.contract_b]
+        return (*(a[i] for i in at.batch_a), *free_a, *free_b)
+
     def _scatter(self, node: Node) -> Dims:
         x, index, update = node.inputs
         for axis, (a, b) in enumerate(zip(self._shapes[x], self._shapes[index], strict=True)):
@@ -258,4 +267,5 @@ _RULES: dict[str, Callable[[GroupSizes, Node], Dims]] = {
     "pad": GroupSizes._pad, "concat": GroupSizes._concat, "flip": GroupSizes._flip,
     "reshape": GroupSizes._reshape, "gather": GroupSizes._gather, "index_select": GroupSizes._index_select,
     "scatter": GroupSizes._scatter, "scatter_add": GroupSizes._scatter, "iota": GroupSizes._new,
+    "dot": GroupSizes._dot,
 }  # fmt: skip

@@ -30,9 +30,13 @@ class Writer:
 
     Extents are expressions in the group's size names; each distinct one that the text needs becomes an argument, in
     order of first use, so products and strides are computed when sizes are bound and not in the kernel.
+
+    Args:
+        prefix: of the arguments' names.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "n") -> None:
+        self._prefix = prefix
         self.lines: list[str] = []
         self.extents: dict[Dim, str] = {}
         self._depth = 1
@@ -55,7 +59,7 @@ class Writer:
         """An expression in size names as the text of an argument (a plain integer stays)."""
         if isinstance(d, int):
             return str(d)
-        return self.extents.setdefault(d, f"n{len(self.extents)}")
+        return self.extents.setdefault(d, f"{self._prefix}{len(self.extents)}")
 
     def expression(self, d: Dim) -> str:
         """An index expression as text."""

@@ -48,6 +48,12 @@ class Values:
             found = self._values[key] = self._compute(node, index)
         return found
 
+    def assume(self, node: Node, index: Vector, name: str) -> None:
+        """Take the node's element at a coordinate from outside, under a name (rounded to the node's dtype)."""
+        text = scalars.rounded(node.dtype, name)
+        self._values[node, index, ""] = name if text == name else self.apply(text, (name,), node.dtype.compute, 2,
+                                                                              "round")
+
     def store(self, node: Node, index: Vector, operand: Operand) -> None:
         """Write an element to an output."""
         value = self.value(node, index)

@@ -1,0 +1,247 @@
+"""Lowering of `dot`, with the views that lead to its operands and the elementwise work that follows it.
+
+Operands are read through permutes, reshapes, broadcasts and slices as strides; an operand that strides cannot express
+is copied first, by a launch of its own. What follows becomes the epilogue of the matrix kernel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import product as combinations
+
+from ...ir.dims import Dim, product
+from ...ir.graph import Graph
+from ...ir.node import Node, postorder
+from ...ir.types import TensorType
+from ..contract.gemm import DotGeneral
+from .collapse import collapse
+from .emit_map import emit_map
+from .epilogue import Tile, write_epilogue
+from .errors import CannotLower
+from .index_maps import Vector, axis, coefficients, flatten
+from .kernel_ir import Apply, Axis, Instruction, Kernel, Load, Operand, Reduce, Store, dump
+from .locate import forward
+from .lowered import Launch, Lowered, Slot
+from .sizes import GroupSizes
+from .space import Space, extents_of
+from .source import module
+from .values import Values
+
+_RESULT = "product"
+
+
+def lower_dot(body: Graph, inputs: tuple[int, ...], core: Node) -> Lowered:
+    """A body with one dot as launches."""
+    failure: CannotLower | None = None
+    for copies in combinations((False, True), repeat=2):
+        try:
+            return _Dot(body, inputs, core).lower(copies)
+        except CannotLower as error:
+            failure = error
+    raise failure or CannotLower("dot")
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One operand as the kernel reads it: buffer, address, bytes before its first element."""
+
+    slot: Slot
+    dtype_size: int
+    address: Dim
+
+    def stride(self, a: Axis | None) -> Dim:
+        """Elements from one coordinate along an axis to the next."""
+        return 0 if a is None else coefficients(self.address).get((a.name,), 0)
+
+
+class _Dot:
+    def __init__(self, body: Graph, inputs: tuple[int, ...], core: Node) -> None:
+        self.body, self.inputs, self.core = body, inputs, core
+        self.nodes = postorder(body.outputs)
+        self.sizes = GroupSizes(self.nodes, body.outputs)
+        a, b = core.inputs
+        at = core.attrs
+        shape_a, shape_b = self.sizes.shape(a), self.sizes.shape(b)
+        named: dict[str, list[Axis]] = {"b": [], "p": [], "q": [], "k": []}
+
+        def new(letter: str, extent: Dim) -> Dim:
+            axes = [Axis(f"{letter}{len(named[letter]) + i}", e) for i, e in enumerate(extents_of((extent,)))]
+            named[letter] += axes
+            return flatten([axis(x.name) for x in axes], [x.extent for x in axes])
+
+        index_a: list[Dim] = [0] * len(shape_a)
+        index_b: list[Dim] = [0] * len(shape_b)
+        for i, j in zip(at.batch_a, at.batch_b, strict=True):
+            index_a[i] = index_b[j] = new("b", shape_a[i])
+        for i, j in zip(at.contract_a, at.contract_b, strict=True):
+            index_a[i] = index_b[j] = new("k", shape_a[i])
+        free_a = [i for i in range(len(shape_a)) if i not in at.batch_a + at.contract_a]
+        free_b = [j for j in range(len(shape_b)) if j not in at.batch_b + at.contract_b]
+        for i in free_a:
+            index_a[i] = new("p", shape_a[i])
+        for j in free_b:
+            index_b[j] = new("q", shape_b[j])
+        self.vectors: tuple[Vector, Vector] = tuple(index_a), tuple(index_b)
+        self.out: Vector = (*(index_a[i] for i in at.batch_a), *(index_a[i] for i in free_a),
+                            *(index_b[j] for j in free_b))
+        self.outer, self.depth = tuple(named["b"]), tuple(named["k"])
+        self.kept = (*named["b"], *named["p"], *named["q"])
+        self.space = Space(self.kept, self.depth, (self.kept,))
+        self.rows, self.columns = tuple(named["p"]), tuple(named["q"])
+        self.operands: dict[Node, Operand] = {}
+        self.slots: dict[str, Slot] = {}
+        for n in self.nodes:
+            if n.op.name == "input":
+                name = f"x{n.attrs.index}"
+                self.operands[n] = Operand(name, n.dtype, self.sizes.shape(n))
+                self.slots[name] = Slot("input", inputs[n.attrs.index])
+
+    # -- operands -------------------------------------------------------------------------------------------------
+
+    def _view(self, side: int) -> tuple[Operand, Dim]:
+        """An operand as a buffer and an address in it."""
+        values = Values(self.sizes, self.space, self.operands)
+        values.value(self.core.inputs[side], self.vectors[side])
+        match values.body:
+            case [Load(operand=name, address=address, guard="")]:
+                return next(o for o in self.operands.values() if o.name == name), address
+        raise CannotLower("an operand of a dot is more than a view")
+
+    def _copied(self, side: int, number: int) -> tuple[Launch, Operand]:
+        """A launch that writes an operand row-major, contraction innermost for the left and in the middle for the
+        right one."""
+        node = self.core.inputs[side]
+        order = ((*self.outer, *self.rows, *self.depth), (*self.outer, *self.depth, *self.columns))[side]
+        target = Operand(f"t{side}", node.dtype, tuple(a.extent for a in order), output=True)
+        values = Values(self.sizes, replace(self.space, kept=order, reduced=()), self.operands)
+        value = values.value(node, self.vectors[side])
+        values.body.append(Store(target.name, flatten([axis(a.name) for a in order], target.extents), value))
+        read = {i.operand for i in values.body if isinstance(i, Load)}
+        operands = (*(o for o in self.operands.values() if o.name in read), target)
+        kernel = collapse(Kernel("map", operands, order, (), tuple(values.body), ("map: operand of dot",)))
+        self.slots[target.name] = Slot("temporary", number)
+        emitted = emit_map(kernel)
+        real = self.sizes.sizes.real
+        launch = Launch(emitted.source, tuple(self.slots[o.name] for o in emitted.operands),
+                        tuple(map(real, emitted.extents)), real(emitted.range),
+                        work=real(product(list(target.extents))) * 2, faults=tuple(values.sites), ir=dump(kernel))
+        return launch, target
+
+    # -- the kernel -----------------------------------------------------------------------------------------------
+
+    def lower(self, copies: tuple[bool, bool]) -> Lowered:
+        """Launches, with the operands that `copies` says copied first."""
+        launches: list[Launch] = []
+        temporaries: list[TensorType] = []
+        sides: list[tuple[Operand, Dim]] = []
+        for side, copy in enumerate(copies):
+            if copy:
+                launch, target = self._copied(side, len(temporaries))
+                launches.append(launch)
+                temporaries.append(TensorType(target.dtype, tuple(map(self.sizes.sizes.real, target.extents))))
+                order = ((*self.outer, *self.rows, *self.depth), (*self.outer, *self.depth, *self.columns))[side]
+                sides.append((target, flatten([axis(a.name) for a in order], target.extents)))
+            else:
+                sides.append(self._view(side))
+        launches.append(self._product(sides))
+        return Lowered(tuple(launches), tuple(temporaries))
+
+    def _instructions(self, sides: list[tuple[Operand, Dim]]) -> tuple[Kernel, Values]:
+        """The whole as kernel IR: products, their sum, and what follows it."""
+        dtype = self.core.dtype
+        (a, at_a), (b, at_b) = sides
+        head: list[Instruction] = [
+            Load("left", a.name, at_a, a.dtype), Load("right", b.name, at_b, b.dtype),
+            Apply("term", "left * right", ("left", "right"), dtype.compute, 1, "dot"),
+            Reduce(_RESULT, "sum", "term", dtype.compute)]
+        values = Values(self.sizes, replace(self.space, reduced=()), self.operands)
+        values.assume(self.core, self.out, _RESULT)
+        located = forward(self.nodes, {self.core: self.out}, self.sizes, self.space.extents)
+        targets = []
+        for k, out in enumerate(self.body.outputs):
+            target = Operand(f"y{k}", out.dtype, self.sizes.shape(out), output=True)
+            self.slots[target.name] = Slot("result", k)
+            targets.append(target)
+            values.store(out, located.get(out) or self.space.locate(target.extents), target)
+        read = [i.operand for i in values.body if isinstance(i, Load)]
+        extra = [o for o in self.operands.values() if o.name in read]
+        names = [n.op.name for n in self.nodes if n.op.name not in ("input", "constant", "broadcast", "reshape")]
+        kernel = Kernel("dot", (replace(a, output=False), replace(b, output=False), *extra, *targets), self.kept,
+                        self.depth, (*head, *values.body), (f"dot: {' '.join(names)}",))
+        return collapse(kernel), values
+
+    def _product(self, sides: list[tuple[Operand, Dim]]) -> Launch:
+        kernel, values = self._instructions(sides)
+        real = self.sizes.sizes.real
+        left, right = kernel.body[0], kernel.body[1]
+        assert isinstance(left, Load) and isinstance(right, Load)
+        a = self._side(left, kernel)
+        b = self._side(right, kernel)
+        if len(kernel.reduced) > 1:
+            raise CannotLower("the contracted axes of a dot have no common stride")
+        rows = [x for x in kernel.kept if a.stride(x) != 0 and b.stride(x) == 0]
+        columns = [x for x in kernel.kept if b.stride(x) != 0 and a.stride(x) == 0]
+        row, column = rows[-1] if rows else None, columns[-1] if columns else None
+        batch = tuple(x for x in kernel.kept if x not in (row, column))
+        depth = kernel.reduced[0] if kernel.reduced else None
+        tail = kernel.body[4:]
+        direct = self._direct(tail, kernel)
+        strides_c: list[Dim] = []
+        spec = DotGeneral(self.core.dtype, len(batch))
+        epilogue_extents: tuple[Dim, ...] = ()
+        if direct is not None:
+            c = _Side(a.slot, 1, direct.address)
+            strides_c = [c.stride(row), c.stride(column), *(c.stride(x) for x in batch)]
+            if strides_c != _packed(row, column, batch):
+                spec = replace(spec, strided_out=True)
+        elif not self.core.dtype.is_float:
+            raise CannotLower("integer dots have no epilogue")
+        else:
+            tile = Tile(batch, row, (column,) if column else (), _RESULT)
+            epilogue, epilogue_extents = write_epilogue(kernel, tail, kernel.operands[2:], tile,
+                                                        len(spec.extents))
+            spec = replace(spec, epilogue=epilogue)
+        source = spec.kernel()
+        extents: list[Dim] = [
+            row.extent if row else 1, column.extent if column else 1, depth.extent if depth else 1,
+            a.stride(row), a.stride(depth), b.stride(depth), b.stride(column),
+            *(x.extent for x in batch), *(a.stride(x) for x in batch), *(b.stride(x) for x in batch)]
+        if spec.strided_out:
+            extents += strides_c
+        size_m, size_n, size_k = map(real, extents[:3])
+        count = real(product([x.extent for x in batch]))
+        outputs = [self.slots[o.name] for o in kernel.operands[2:]]
+        return Launch(
+            replace(source, source=module(source.source, kernel.comments)), (a.slot, b.slot, *outputs),
+            tuple(map(real, [*extents, *epilogue_extents])), spec.parallel_range(count, size_m, size_n),
+            sum(o.output for o in kernel.operands), scratch=spec.scratch_bytes(),
+            work=count * size_m * size_n * size_k * 2, faults=tuple(values.sites), ir=dump(kernel))
+
+    def _side(self, load: Load, kernel: Kernel) -> _Side:
+        """An operand's strides. Raises CannotLower if its address is not linear."""
+        parts = coefficients(load.address)
+        offset = parts.pop((), 0)
+        axes = {a.name for a in kernel.kept + kernel.reduced}
+        if any(len(m) != 1 or m[0] not in axes for m in parts):
+            raise CannotLower("an operand of a dot is not a strided view")
+        slot = self.slots[load.operand]
+        if offset != 0:
+            slot = replace(slot, offset=self.sizes.sizes.real(offset) * load.dtype.itemsize)
+        return _Side(slot, load.dtype.itemsize, load.address)
+
+    def _direct(self, tail: tuple[Instruction, ...], kernel: Kernel) -> Store | None:
+        """The store of the bare product, if that is all that follows."""
+        stores = [i for i in tail if isinstance(i, Store)]
+        rest = [i for i in tail if not isinstance(i, Store)]
+        plain = all(isinstance(i, Apply) and i.label == "round" for i in rest)  # the generator rounds by itself
+        return stores[0] if len(stores) == 1 and plain and len(rest) < 2 else None
+
+
+def _packed(row: Axis | None, column: Axis | None, batch: tuple[Axis, ...]) -> list[Dim]:
+    """Strides of a row-major result `[batch..., row, column]` (0 for an axis that is not there)."""
+    stride: Dim = 1
+    found: list[Dim] = []
+    for a in (column, row, *reversed(batch)):
+        found.append(0 if a is None else stride)
+        stride = stride * (1 if a is None else a.extent)
+    return [found[1], found[0], *reversed(found[2:])]

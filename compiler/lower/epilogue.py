@@ -1,0 +1,81 @@
+"""Epilogues: what follows a contraction, as statements over one finished tile of its result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...ir.dims import Dim
+from ..contract.text import Epilogue
+from .errors import CannotLower
+from .kernel_ir import Axis, Check, Instruction, Kernel, Operand, reads
+from .source import Writer, storage
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How the kernel's axes are those of a tile: `b` counts the batch axes row-major, m is the row axis, n counts the
+    column axes row-major. `result` names the contraction's value at a point."""
+
+    batch: tuple[Axis, ...]
+    row: Axis | None
+    columns: tuple[Axis, ...]
+    result: str
+
+
+def write_epilogue(kernel: Kernel, body: tuple[Instruction, ...], operands: tuple[Operand, ...],
+                   tile: Tile, first: int) -> tuple[Epilogue, tuple[Dim, ...]]:
+    """The epilogue's function and its extra extents.
+
+    Args:
+        body: the instructions after the contraction.
+        operands: their buffers, which follow the contraction's two.
+        first: how many extents the contraction has itself.
+
+    Raises:
+        CannotLower: an instruction may stop the run; a tile cannot.
+    """
+    if any(isinstance(i, Check) for i in body):
+        raise CannotLower("a contraction's epilogue cannot check indices")
+    w = Writer(prefix="s")
+    by_name = {o.name: o for o in operands}
+    for slot, operand in enumerate(operands, 2):
+        w.line(f"{operand.name} = {storage(operand.dtype)}_ptr(buffers, {slot})")
+    batch = {a.name for a in tile.batch}
+    by_row = batch | ({tile.row.name} if tile.row else set())
+    after = _following(kernel, body, tile.result)
+
+    def level(i: Instruction) -> int:
+        axes = kernel.axes[i]
+        return 2 if i in after or not axes <= by_row else 1 if not axes <= batch else 0
+
+    w.decode("b", tile.batch)
+    for i in body:
+        if level(i) == 0:
+            w.instruction(i, by_name)
+    row, at = tile.row.name if tile.row else "row", tile.columns[0].name if len(tile.columns) == 1 else "at"
+    with w.block(f"for {row} in range(m0, m1):"):
+        for i in body:
+            if level(i) == 1:
+                w.instruction(i, by_name)
+        with w.block(f"for {at} in range(n0, n1):"):
+            if len(tile.columns) > 1:
+                w.decode(at, tile.columns)
+            w.line(f"{tile.result} = acc[({row} - m0) * acc_stride + {at} - n0]")
+            for i in body:
+                if level(i) == 2:
+                    w.instruction(i, by_name)
+    head = "def epilogue(buffers, extents, acc, acc_stride, b, m0, m1, n0, n1):"
+    count = len(w.extents)
+    loads = [f"    s{k} = extents[{first + k}]" for k in range(count)]
+    text = "\n".join([head, *loads, *w.lines])
+    return Epilogue(text, len(operands), tuple(str(d) for d in w.extents)), tuple(w.extents)
+
+
+def _following(kernel: Kernel, body: tuple[Instruction, ...], result: str) -> set[Instruction]:
+    """The instructions that depend on the contraction's value, whatever axes they name."""
+    names, found = {result}, set()
+    for i in body:
+        if names & set(reads(i)):
+            found.add(i)
+            names |= {getattr(i, "name", result)}
+    return found
