@@ -9,7 +9,7 @@ one may share because their temporaries are never alive together.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..ir.dims import Dim
 from ..ir.dtypes import DType
@@ -234,7 +234,7 @@ class _Level:
         where = {"input": inputs, "result": results, "temporary": temporaries}
         label = f"{node.place.scope}/{_label(node)}" if node.place.scope else _label(node)
         for step in low.launches:
-            self._kernel(step, [where[o.role][o.index] for o in step.operands], label)
+            self._kernel(step, [_shifted(where[o.role][o.index], o.offset) for o in step.operands], label)
         for r, (t, found) in enumerate(zip(node.result_types, results, strict=True)):
             wanted = targets.get((node, r))
             if wanted is not None and found is not wanted:
@@ -346,6 +346,10 @@ def _cell(node: Node) -> tuple[Node, int]:
     """The launch (or input, constant) behind a value, and which of its results."""
     node = root(node)
     return (producer(node), node.attrs.index) if node.op.name == "result" else (node, 0)
+
+
+def _shifted(place: Place, offset: Dim) -> Place:
+    return place if isinstance(offset, int) and offset == 0 else replace(place, offset=place.offset + offset)
 
 
 def _aliasing(noalias: bool, reads: Sequence[Place], writes: Sequence[Place]) -> CompileFlags:
