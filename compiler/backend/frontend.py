@@ -29,6 +29,7 @@ from numba.core.typing.templates import AbstractTemplate
 from ...ir.errors import InternalError
 from . import builtin_lowering, llvm, lowering
 from .flags import CompileFlags
+from .plain import SOURCE_MODULE
 
 
 @dataclass
@@ -79,6 +80,15 @@ class _Library(codegen.CodeLibrary):  # type: ignore[misc]
         return [module for library in seen for module in library.modules]
 
 
+class _Module(ir.Module):  # type: ignore[misc]
+    """An LLVM module that keeps its text once it is finished: helpers are linked into many kernels."""
+
+    text: str | None = None
+
+    def __str__(self) -> str:
+        return self.text or super().__str__()
+
+
 class _Codegen:
     """What Numba's lowering asks of a code generator: empty modules. `llvm` optimises and emits."""
 
@@ -86,7 +96,7 @@ class _Codegen:
         self.target_data = llvm.target_machine(llvm.target()).target_data
 
     def _create_empty_module(self, name: str) -> Any:
-        return ir.Module(name)
+        return _Module(name)
 
 
 class _DirectCallConv(callconv.BaseCallConv):  # type: ignore[misc]
@@ -191,7 +201,10 @@ class _Typing(typing_context.BaseContext):  # type: ignore[misc]
         super().__init__()
         self.options = CompileFlags()
         self.helper_types: dict[Any, Any] = {}
-        self.helper_signatures: dict[Any, Any] = {}  # of the entry being lowered: its libraries are its own
+        # Signatures of compiled helpers, by function and argument types: those that all kernels share, and
+        # those of the entry being lowered (their accesses belong to its alias groups).
+        self.shared_helpers: dict[Any, Any] = {}
+        self.own_helpers: dict[Any, Any] = {}
 
     def _load_builtins(self) -> None:
         from numba.core.typing import builtins  # noqa: F401
@@ -259,12 +272,19 @@ def _helper_template(function: Any) -> type:
             if kws:
                 return None
             kinds = tuple(types.unliteral(arg) for arg in args)
-            known = _typing.helper_signatures.get((function, kinds))
+            signatures = _typing.shared_helpers if _sharable(function, kinds) else _typing.own_helpers
+            known = signatures.get((function, kinds))
             if known is None:
-                known = _typing.helper_signatures[function, kinds] = _compile_helper(function, kinds)
+                known = signatures[function, kinds] = _compile_helper(function, kinds)
             return known
 
     return Helper
+
+
+def _sharable(function: Any, args: Any) -> bool:
+    """Whether a helper's code is the same for every kernel: one of ours on numbers, a mathematical function say."""
+    ours = function.__globals__.get("__name__") != SOURCE_MODULE
+    return ours and all(isinstance(arg, (types.Number, types.Boolean, types.BaseTuple)) for arg in args)
 
 
 class _Pipeline(compiler.CompilerBase):  # type: ignore[misc]
@@ -323,6 +343,9 @@ def _run(function: Any, args: Any, restype: Any, inline: bool) -> tuple[Any, _Li
 def _compile_helper(function: Any, args: Any) -> Any:
     """Compile a helper and make it callable from lowered code; its signature."""
     result, library = _run(function, args, None, inline=True)
+    if _sharable(function, args):
+        for module in library.modules:
+            module.text = str(module)
     description = result.fndesc
 
     def call(context: Any, builder: Any, sig: Any, values: Any) -> Any:
@@ -332,7 +355,9 @@ def _compile_helper(function: Any, args: Any) -> Any:
             builder, callee, description.restype, description.argtypes, values
         )[1]
 
-    _targets._defns[function].append(call, args)
+    known = _targets._defns[function]
+    known.versions[:] = [version for version in known.versions if version[0] != args]
+    known.append(call, args)
     return result.signature
 
 
@@ -360,7 +385,7 @@ def lower_entry(function: Any, symbol: str, flags: CompileFlags) -> list[Any]:
         numba.core.errors.NumbaError: the source leaves the subset of Python that kernels may use.
     """
     _typing.options = flags
-    _typing.helper_signatures.clear()
+    _typing.own_helpers.clear()
     _register_primitives(function)
     try:
         result, library = _run(function, lowering.ENTRY_TYPES, types.int32, inline=False)
@@ -379,7 +404,7 @@ def lower_function(function: Any, args: Any, restype: Any, symbol: str) -> list[
     Raises:
         numba.core.errors.NumbaError: as `lower_entry`.
     """
-    _typing.helper_signatures.clear()
+    _typing.own_helpers.clear()
     result, library = _run(function, args, restype, inline=False)
     modules = library.closure()
     _rename(modules[0].get_global(result.fndesc.mangled_name), symbol)

@@ -17,6 +17,8 @@ import numpy as np
 from ...ir.errors import InternalError
 from . import intrinsics
 
+# The `__name__` of every generated module.
+SOURCE_MODULE = "tracemill_kernel"
 KernelFunction = Callable[[Any, Any, int, int, Any, Any], int]
 
 
@@ -30,7 +32,7 @@ def load_source(source: str, entry: str) -> Any:
         InternalError: the source has no such entry, or uses a name that nothing defines.
     """
     filename = f"<kernel {hashlib.blake2b(source.encode(), digest_size=6).hexdigest()}>"
-    module = types.ModuleType("tracemill_kernel")
+    module = types.ModuleType(SOURCE_MODULE)
     module.__file__ = filename
     code = compile(source, filename, "exec")
     # Readable tracebacks from kernels run as plain Python.
