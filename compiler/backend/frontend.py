@@ -93,7 +93,7 @@ class _Codegen:
     """What Numba's lowering asks of a code generator: empty modules. `llvm` optimises and emits."""
 
     def __init__(self) -> None:
-        self.target_data = llvm.target_machine(llvm.target()).target_data
+        self.target_data = llvm.target_machine(llvm.target("native")).target_data
 
     def _create_empty_module(self, name: str) -> Any:
         return _Module(name)
@@ -282,7 +282,7 @@ def _helper_template(function: Any) -> type:
 
 
 def _sharable(function: Any, args: Any) -> bool:
-    """Whether a helper's code is the same for every kernel: one of ours on numbers, a mathematical function say."""
+    """Whether a helper's code is the same for every kernel: one of ours on numbers, say a sine."""
     ours = function.__globals__.get("__name__") != SOURCE_MODULE
     return ours and all(isinstance(arg, (types.Number, types.Boolean, types.BaseTuple)) for arg in args)
 

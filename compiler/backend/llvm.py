@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import subprocess
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -32,8 +33,26 @@ def target(cpu: str | None = None) -> Target:
         triple += "-elf"  # the loader reads ELF everywhere
     cpu = cpu or os.environ.get("TRACEMILL_CPU") or "native"
     if cpu != "native":
+        _check_cpu(triple, cpu)
         return Target(triple, cpu, "")
     return Target(triple, llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
+
+
+@functools.cache
+def _check_cpu(triple: str, cpu: str) -> None:
+    """Refuse a CPU that LLVM does not know: it would end the process. So another process asks."""
+    program = (
+        "import sys, llvmlite.binding as llvm; llvm.initialize_native_target();"
+        "llvm.Target.from_triple(sys.argv[1]).create_target_machine(cpu=sys.argv[2], reloc='pic')"
+    )
+    command = [sys.executable, "-c", program, triple, cpu]
+    if sys.executable:
+        asked = subprocess.run(command, capture_output=True, text=True, check=False)
+        if asked.returncode != 0 or "not a recognized processor" in asked.stderr:
+            raise TracemillError(
+                f"LLVM does not know the CPU {cpu!r}",
+                hint="set TRACEMILL_CPU to a name such as x86-64-v3, skylake-avx512 or znver4, or to native",
+            )
 
 
 _DEFINITION = re.compile(r"^(define .*)$", re.MULTILINE)

@@ -12,7 +12,7 @@ from . import llvm
 from .flags import CompileFlags, kernel_symbol
 from .plain import load_source
 
-__all__ = ["CompileFlags", "compile_source", "emit", "kernel_symbol"]
+__all__ = ["CompileFlags", "compile_function", "compile_source", "emit", "kernel_symbol"]
 
 _lock = threading.RLock()
 
@@ -77,6 +77,29 @@ def compile_source(
             hint=_numbered(source),
         )
     return data
+
+
+def compile_function(
+    function: Any, args: tuple[Any, ...], restype: Any, symbol: str, cpu: str | None = None
+) -> bytes:
+    """Compile a Python function that is no kernel (Numba types of arguments and result) to an object exporting
+    `symbol`.
+
+    Raises:
+        InternalError: it cannot be compiled.
+        TracemillError: the CPU is not known.
+    """
+    from numba.core.errors import NumbaError
+
+    from .frontend import lower_function
+
+    where = llvm.target(cpu)
+    with _lock:
+        try:
+            modules = lower_function(function, args, restype, symbol)
+        except NumbaError as error:
+            raise InternalError(f"Numba cannot compile {function.__name__!r}: {error}") from error
+        return llvm.emit_object(llvm.optimise([str(module) for module in modules], symbol, where), where)
 
 
 def emit(

@@ -253,6 +253,9 @@ def test_same_source_gives_the_same_bytes() -> None:
 
 def test_cpu_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "zmm" not in numba_cpu.emit(MULTIPLY_ADD, "kernel", "asm", cpu="x86-64-v3")
+    monkeypatch.setenv("TRACEMILL_CPU", "nonsense")
+    with pytest.raises(TracemillError, match="does not know the CPU 'nonsense'"):
+        numba_cpu.emit(MULTIPLY_ADD, "kernel", "asm")
     monkeypatch.setenv("TRACEMILL_CPU", "x86-64")
     assert "ymm" not in numba_cpu.emit(MULTIPLY_ADD, "kernel", "asm")
 
