@@ -1,15 +1,17 @@
 """A generated kernel before it is compiled: its source text and what a caller has to know to launch it.
 
-Every generator (fused loops, contractions, windows, scatters) returns a `KernelSource`. The text is the plain Python
-subset that Numba compiles and that runs as Python too. Kernels are deduplicated and cached by their text, so a
-generator must produce the same text for the same structure and must not name sizes, nodes or places in it.
+Every generator (fused loops, contractions, windows, scatters) returns a `KernelSource`. The text is the plain
+Python subset that Numba compiles and that runs as Python too. Kernels are deduplicated and cached by their
+text, so a generator must produce the same text for the same structure and must not name sizes, nodes or
+places in it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Codes a kernel writes to `status[0]`; `status[2]` is the offending index, `status[3]` the extent it had to be below.
+# Codes a kernel writes to `status[0]`; `status[2]` is the offending index, `status[3]` the extent it had to
+# be below.
 STATUS_OK = 0
 STATUS_INDEX = 1
 

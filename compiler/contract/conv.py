@@ -1,9 +1,9 @@
 """What the three convolution kernels share: geometry, operand dims, the halo copy, scratch layout.
 
-All work on NCHW (or NCW) without im2col. An image's channels are copied, zero-padded, into scratch so that the element
-that tap k of output pixel p reads lies at `offset[k] + p` for every p of a run of rows: the taps of a convolution are
-then the rows of a matrix that is never written down, and the micro-kernel reads them through a table of offsets.
-Runs of pixels cross the ends of rows; what is computed there is thrown away.
+All work on NCHW (or NCW) without im2col. An image's channels are copied, zero-padded, into scratch so that
+the element that tap k of output pixel p reads lies at `offset[k] + p` for every p of a run of rows: the taps
+of a convolution are then the rows of a matrix that is never written down, and the micro-kernel reads them
+through a table of offsets. Runs of pixels cross the ends of rows; what is computed there is thrown away.
 """
 
 from __future__ import annotations
@@ -96,10 +96,23 @@ class Convolution:
         """Template values that all three kernels use."""
         (kh, kw), (sh, sw), (dh, dw), tile = self.taps, self.stride, self.dilation, self.register_tile
         return {
-            "KH": kh, "KW": kw, "SH": sh, "SW": sw, "DH": dh, "DW": dw, "TAPS": kh * kw,
-            "REACH_H": self.reach[0], "REACH_W": self.reach[1], "PIXELS": CHUNK_PIXELS, "SLACK": SLACK,
-            "LANES": tile.lanes, "COLUMNS": tile.columns, "ROWS": tile.rows,
-            "SIZE": self.dtype.compute.itemsize, "compute": self.dtype.compute, "pointer": f"{storage(self.dtype)}_ptr",
+            "KH": kh,
+            "KW": kw,
+            "SH": sh,
+            "SW": sw,
+            "DH": dh,
+            "DW": dw,
+            "TAPS": kh * kw,
+            "REACH_H": self.reach[0],
+            "REACH_W": self.reach[1],
+            "PIXELS": CHUNK_PIXELS,
+            "SLACK": SLACK,
+            "LANES": tile.lanes,
+            "COLUMNS": tile.columns,
+            "ROWS": tile.rows,
+            "SIZE": self.dtype.compute.itemsize,
+            "compute": self.dtype.compute,
+            "pointer": f"{storage(self.dtype)}_ptr",
         }
 
 

@@ -1,4 +1,7 @@
-"""Convolution forward: `y[n, o, p] = sum over (c, kh, kw) of w[o, c, kh, kw] * x[n, c, p * stride + k * dilation - pad]`."""
+"""Convolution forward.
+
+`y[n, o, p] = sum over (c, kh, kw) of w[o, c, kh, kw] * x[n, c, p * stride + k * dilation - pad]`.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,12 @@ _FILTER_TILES = 4
 class ConvForward(Convolution):
     """Generator of forward kernels; k ascends over (c, kh, kw).
 
-    Operands: x `[n, g*c, h, w]`, w `[g*o, c, kh, kw]`, then y `[n, g*o, oh, ow]` or the epilogue's. Extents: `ConvDims`,
-    then the epilogue's. Parallel range: images × groups × chunks of output rows.
+    Operands: x `[n, g*c, h, w]`, w `[g*o, c, kh, kw]`, then y `[n, g*o, oh, ow]` or the epilogue's. Extents:
+    `ConvDims`, then the epilogue's. Parallel range: images × groups × chunks of output rows.
 
     Attributes:
-        epilogue: fused work instead of storing y: b is the image, m the filter (all groups), n the output pixel.
+        epilogue: fused work instead of storing y: b is the image, m the filter (all groups), n the output
+            pixel.
     """
 
     epilogue: Epilogue | None = None
@@ -39,26 +43,42 @@ class ConvForward(Convolution):
         image = dims.channels * self._phases[0] * self._phases[1] * height * width + SLACK
         accumulators = _FILTER_TILES * tile.rows * (rows * width + SLACK)
         weights = dims.groups * dims.filters * dims.channels * kh * kw if self.narrow else 0
-        return (aligned(dims.channels * kh * kw * 16) + aligned(image * size) + aligned(accumulators * size)
-                + aligned(weights * size))
+        return (
+            aligned(dims.channels * kh * kw * 16)
+            + aligned(image * size)
+            + aligned(accumulators * size)
+            + aligned(weights * size)
+        )
 
     def kernel(self) -> KernelSource:
         """The kernel's source."""
-        constants = self.constants() | {"PH": self._phases[0], "PW": self._phases[1], "FILTERS": self._filter_block}
+        constants = self.constants() | {
+            "PH": self._phases[0],
+            "PW": self._phases[1],
+            "FILTERS": self._filter_block,
+        }
         narrow = fill(WIDEN_WEIGHTS, element=load(self.dtype, "w", "i"), **constants) if self.narrow else ""
         source = fill(
-            _FORWARD, extents=extent_loads(ConvDims._fields), call=self._call(),
+            _FORWARD,
+            extents=extent_loads(ConvDims._fields),
+            call=self._call(),
             element=load(self.dtype, "x", "source + col * " + str(self.stride[1])),
-            weights=f"weights = {self.dtype.compute}_at(scratch, weights_at, 3)\n{narrow}" if self.narrow else "",
+            weights=f"weights = {self.dtype.compute}_at(scratch, weights_at, 3)\n{narrow}"
+            if self.narrow
+            else "",
             output="" if self.epilogue else f"y = {storage(self.dtype)}_ptr(buffers, 2)",
-            finish=self._finish(), **constants)
+            finish=self._finish(),
+            **constants,
+        )
         extra = self.epilogue or Epilogue("", 1)
         return KernelSource("kernel", source, 2 + extra.n_buffers, ConvDims._fields + extra.extents)
 
     @property
     def _phases(self) -> tuple[int, int]:
         """Sub-images by position modulo the stride: every tap reads one of them at unit stride."""
-        return tuple(min(s, (k - 1) * d + 1) for k, d, s in zip(self.taps, self.dilation, self.stride, strict=True))  # type: ignore[return-value]
+        return tuple(
+            min(s, (k - 1) * d + 1) for k, d, s in zip(self.taps, self.dilation, self.stride, strict=True)
+        )  # type: ignore[return-value]
 
     @property
     def _filter_block(self) -> int:
@@ -67,17 +87,25 @@ class ConvForward(Convolution):
     def _call(self) -> str:
         name = MicroKernel(self.dtype.compute.name, self.register_tile, indexed=True).name
         weights = "weights" if self.narrow else "w"
-        return (f"{name}(acc, p, acc_row, {weights}, (group * filters + o0) * depth, depth, image, p, table, 0, "
-                "depth, count, 0)")
+        return (
+            f"{name}(acc, p, acc_row, {weights}, (group * filters + o0) * depth, depth, image, p, table, 0, "
+            "depth, count, 0)"
+        )
 
     def _finish(self) -> str:
         if self.epilogue is not None:
             body = paste_epilogue(
-                self.epilogue, acc="offset(acc, row * width)", stride="acc_row", b="n",
+                self.epilogue,
+                acc="offset(acc, row * width)",
+                stride="acc_row",
+                b="n",
                 m=("group * filters + o0", "group * filters + o0 + count"),
-                n=("(y0 + row) * out_w", "(y0 + row + 1) * out_w"))
+                n=("(y0 + row) * out_w", "(y0 + row + 1) * out_w"),
+            )
             return fill("for row in range(rows):\n    $body", body=body)
-        return fill(_STORE, put=store(self.dtype, "y", "target + col", "acc[o * acc_row + row * width + col]"))
+        return fill(
+            _STORE, put=store(self.dtype, "y", "target + col", "acc[o * acc_row + row * width + col]")
+        )
 
 
 _STORE = """
@@ -108,7 +136,7 @@ def kernel(buffers, extents, begin, end, scratch, status):
     image = ${compute}_at(scratch, image_at, 1)
     acc = ${compute}_at(scratch, acc_at, 2)
     $weights
-    # Tap k of a pixel: its weight, and where the phase image of the tap's place begins, moved by whole strides.
+    # Tap k of a pixel: its weight, and where its place's phase image begins, moved by strides.
     k = 0
     for c in range(channels):
         for tap_h in range(0, $KH * $DH, $DH):
@@ -135,7 +163,7 @@ def kernel(buffers, extents, begin, end, scratch, status):
                     stop = last
                     if y_in < 0 or y_in >= in_h:
                         stop = first
-                    source = (((n * groups + group) * channels + c) * in_h + y_in) * in_w + phase_w - pad_w
+                    source = ((image_number * channels + c) * in_h + y_in) * in_w + phase_w - pad_w
                     for col in range(first):
                         image[target + col] = 0.0
                     for col in range(first, stop):

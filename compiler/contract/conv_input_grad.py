@@ -1,8 +1,8 @@
 """Gradient of a convolution by its input, which is the transposed convolution.
 
-`dx[n, c, u] = sum over (o, kh, kw) of w[o, c, kh, kw] * dy[n, o, (u + pad - k * dilation) / stride]` where the division
-is exact and the pixel exists. Gather form: input pixels are split by their place modulo the stride; pixels of one
-residue share their taps and read dy at unit stride.
+`dx[n, c, u] = sum over (o, kh, kw) of w[o, c, kh, kw] * dy[n, o, (u + pad - k * dilation) / stride]` where
+the division is exact and the pixel exists. Gather form: input pixels are split by their place modulo the
+stride; pixels of one residue share their taps and read dy at unit stride.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ _CHANNEL_TILES = 4
 class ConvInputGrad(Convolution):
     """Generator of input-gradient kernels; k ascends over (o, kh, kw).
 
-    Operands: dy `[n, g*o, oh, ow]`, w `[g*o, c, kh, kw]`, then dx `[n, g*c, h, w]` or the epilogue's. Extents:
-    `ConvDims` of the forward convolution, then the epilogue's. Parallel range: images × groups × chunks of dx rows.
+    Operands: dy `[n, g*o, oh, ow]`, w `[g*o, c, kh, kw]`, then dx `[n, g*c, h, w]` or the epilogue's.
+    Extents: `ConvDims` of the forward convolution, then the epilogue's. Parallel range: images × groups ×
+    chunks of dx rows.
 
     Attributes:
-        epilogue: fused work instead of storing dx: b is the image, m the channel (all groups), n the dx pixel.
-            Only for strides of 1, where the pixels of a row are finished together.
+        epilogue: fused work instead of storing dx: b is the image, m the channel (all groups), n the dx
+            pixel. Only for strides of 1, where the pixels of a row are finished together.
     """
 
     epilogue: Epilogue | None = None
@@ -46,29 +47,43 @@ class ConvInputGrad(Convolution):
         height, width = rows + self.reach[0], columns + self.reach[1]
         accumulators = _CHANNEL_TILES * tile.rows * (rows * width + SLACK)
         weights = dims.groups * dims.filters * dims.channels * kh * kw if self.narrow else 0
-        return (aligned((self._residues + 1) * 8) + aligned(dims.filters * kh * kw * 16)
-                + aligned((dims.filters * height * width + SLACK) * size) + aligned(accumulators * size)
-                + aligned(weights * size))
+        return (
+            aligned((self._residues + 1) * 8)
+            + aligned(dims.filters * kh * kw * 16)
+            + aligned((dims.filters * height * width + SLACK) * size)
+            + aligned(accumulators * size)
+            + aligned(weights * size)
+        )
 
     def kernel(self) -> KernelSource:
         """The kernel's source."""
-        constants = self.constants() | {"CHANNELS": _CHANNEL_TILES * self.register_tile.rows,
-                                        "RESIDUES": self._residues}
+        constants = self.constants() | {
+            "CHANNELS": _CHANNEL_TILES * self.register_tile.rows,
+            "RESIDUES": self._residues,
+        }
         narrow = fill(WIDEN_WEIGHTS, element=load(self.dtype, "w", "i"), **constants) if self.narrow else ""
         source = fill(
-            _INPUT_GRAD, extents=extent_loads(ConvDims._fields), call=self._call(),
+            _INPUT_GRAD,
+            extents=extent_loads(ConvDims._fields),
+            call=self._call(),
             element=load(self.dtype, "dy", "source + col"),
-            weights=f"weights = {self.dtype.compute}_at(scratch, weights_at, 4)\n{narrow}" if self.narrow else "",
+            weights=f"weights = {self.dtype.compute}_at(scratch, weights_at, 4)\n{narrow}"
+            if self.narrow
+            else "",
             output="" if self.epilogue else f"dx = {storage(self.dtype)}_ptr(buffers, 2)",
-            finish=self._finish(), **constants)
+            finish=self._finish(),
+            **constants,
+        )
         extra = self.epilogue or Epilogue("", 1)
         return KernelSource("kernel", source, 2 + extra.n_buffers, ConvDims._fields + extra.extents)
 
     def _places(self, dims: ConvDims) -> tuple[Dim, Dim]:
         """Rows and columns of dx counted in whole strides."""
         (sh, sw) = self.stride
-        return (floordiv(dims.pad_h + dims.in_h - 1, sh) - floordiv(dims.pad_h, sh) + 1,
-                floordiv(dims.pad_w + dims.in_w - 1, sw) - floordiv(dims.pad_w, sw) + 1)
+        return (
+            floordiv(dims.pad_h + dims.in_h - 1, sh) - floordiv(dims.pad_h, sh) + 1,
+            floordiv(dims.pad_w + dims.in_w - 1, sw) - floordiv(dims.pad_w, sw) + 1,
+        )
 
     @property
     def _residues(self) -> int:
@@ -78,8 +93,10 @@ class ConvInputGrad(Convolution):
         name = MicroKernel(self.dtype.compute.name, self.register_tile, indexed=True).name
         weights = "weights" if self.narrow else "w"
         taps = self.taps[0] * self.taps[1]
-        return (f"{name}(acc, p, acc_row, {weights}, (group * filters * channels + c0) * {taps}, {taps}, "
-                "image, p, table, 2 * starts[residue], depth, count, 0)")
+        return (
+            f"{name}(acc, p, acc_row, {weights}, (group * filters * channels + c0) * {taps}, {taps}, "
+            "image, p, table, 2 * starts[residue], depth, count, 0)"
+        )
 
     def _finish(self) -> str:
         if self.epilogue is None:
@@ -88,9 +105,13 @@ class ConvInputGrad(Convolution):
         if self._residues != 1:
             raise ValueError("an input gradient takes an epilogue only at stride 1")
         body = paste_epilogue(
-            self.epilogue, acc="offset(acc, row * width)", stride="acc_row", b="n",
+            self.epilogue,
+            acc="offset(acc, row * width)",
+            stride="acc_row",
+            b="n",
             m=("group * channels + c0", "group * channels + c0 + count"),
-            n=("(q0 + row) * in_w", "(q0 + row + 1) * in_w"))
+            n=("(q0 + row) * in_w", "(q0 + row + 1) * in_w"),
+        )
         return fill("for row in range(rows):\n    $body", body=body)
 
 
@@ -101,7 +122,7 @@ for row in range(rows):
     y = (low_h + q0 + row) * $SH + residue_h - pad_h
     if y >= 0 and y < in_h:
         for c in range(count):
-            target = (((n * groups + group) * channels + c0 + c) * in_h + y) * in_w + low_w * $SW + residue_w - pad_w
+            target = ((image_number * channels + c0 + c) * in_h + y) * in_w + low_w * $SW + residue_w - pad_w
             for col in range(first, last):
                 $put
 """
@@ -158,7 +179,7 @@ def kernel(buffers, extents, begin, end, scratch, status):
                 stop = last_in
                 if y_in < 0 or y_in >= out_h:
                     stop = first_in
-                source = (((n * groups + group) * filters + o) * out_h + y_in) * out_w + low_w - $REACH_W
+                source = ((image_number * filters + o) * out_h + y_in) * out_w + low_w - $REACH_W
                 for col in range(first_in):
                     image[target + col] = 0.0
                 for col in range(first_in, stop):

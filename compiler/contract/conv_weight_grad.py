@@ -1,8 +1,11 @@
-"""Gradient of a convolution by its weights: `dw[o, c, kh, kw] = sum over (n, p) of dy[n, o, p] * x[n, c, p * s + k * d - pad]`.
+"""Gradient of a convolution by its weights.
 
-Broadcasts dy where it lies and reads x as vectors along channels: a block of channels is transposed into zero-padded
-rows of pixels, so that a row of taps is one contiguous run `(kw, c)` per pixel. k is the pixel, in ascending order over
-images; partial sums stay in scratch, and threads share out filters and channels, never pixels.
+`dw[o, c, kh, kw] = sum over (n, p) of dy[n, o, p] * x[n, c, p * stride + k * dilation - pad]`.
+
+Broadcasts dy where it lies and reads x as vectors along channels: a block of channels is transposed into
+zero-padded rows of pixels, so that a row of taps is one contiguous run `(kw, c)` per pixel. k is the pixel,
+in ascending order over images; partial sums stay in scratch, and threads share out filters and channels,
+never pixels.
 """
 
 from __future__ import annotations
@@ -24,8 +27,8 @@ _PIXELS = 1024
 class ConvWeightGrad(Convolution):
     """Generator of weight-gradient kernels; k ascends over (n, output pixel).
 
-    Operands: x `[n, g*c, h, w]`, dy `[n, g*o, oh, ow]`, then dw `[g*o, c, kh, kw]`. Extents: `ConvDims` of the forward
-    convolution. Parallel range: groups × channel blocks × filter tiles.
+    Operands: x `[n, g*c, h, w]`, dy `[n, g*o, oh, ow]`, then dw `[g*o, c, kh, kw]`. Extents: `ConvDims` of
+    the forward convolution. Parallel range: groups × channel blocks × filter tiles.
     """
 
     @property
@@ -43,32 +46,55 @@ class ConvWeightGrad(Convolution):
         (kh, kw), (sh, sw), (dh, dw), tile = self.taps, self.stride, self.dilation, self.register_tile
         size, rows = self.dtype.compute.itemsize, rows_per_chunk(dims.out_w, _PIXELS)
         pixels = rows * dims.out_w
-        height, width = (rows - 1) * sh + (kh - 1) * dh + 1, dmax(0, (dims.out_w - 1) * sw + (kw - 1) * dw + 1)
+        height, width = (
+            (rows - 1) * sh + (kh - 1) * dh + 1,
+            dmax(0, (dims.out_w - 1) * sw + (kw - 1) * dw + 1),
+        )
         image = dmax(height * width * self._channel_block, pixels * tile.columns) + SLACK
         widened = _FILTER_TILES * tile.rows * pixels if self.narrow else 0
-        return self._accumulator_bytes + aligned(pixels * 16) + aligned(widened * size) + aligned(image * size)
+        return (
+            self._accumulator_bytes + aligned(pixels * 16) + aligned(widened * size) + aligned(image * size)
+        )
 
     def kernel(self) -> KernelSource:
         """The kernel's source."""
         name = self.dtype.compute.name
         tile = self.register_tile
         constants = self.constants() | {
-            "PIXELS": _PIXELS, "FILTER_TILES": _FILTER_TILES, "BLOCK": self._channel_block, "RUNS": self._runs,
-            "RUN_TAPS": self._run_taps, "ACC_BYTES": self._accumulator_bytes, "ACC_ROW": self._accumulator_row}
+            "PIXELS": _PIXELS,
+            "FILTER_TILES": _FILTER_TILES,
+            "BLOCK": self._channel_block,
+            "RUNS": self._runs,
+            "RUN_TAPS": self._run_taps,
+            "ACC_BYTES": self._accumulator_bytes,
+            "ACC_ROW": self._accumulator_row,
+        }
         call = MicroKernel(name, tile, indexed=True).name
         pixel_source = load(self.dtype, "x", "source + c * in_h * in_w + col")
-        squares = "" if self.narrow else fill(_SQUARES, transpose=f"transpose_{name}_{tile.lanes}", **constants)
+        squares = (
+            "" if self.narrow else fill(_SQUARES, transpose=f"transpose_{name}_{tile.lanes}", **constants)
+        )
         source = fill(
-            _WEIGHT_GRAD, extents=extent_loads(ConvDims._fields),
-            expand=fill(_EXPAND, element=load(self.dtype, "x", f"source + col * {self.stride[1]}"), **constants),
+            _WEIGHT_GRAD,
+            extents=extent_loads(ConvDims._fields),
+            expand=fill(
+                _EXPAND, element=load(self.dtype, "x", f"source + col * {self.stride[1]}"), **constants
+            ),
             copy=fill(_COPY, element=pixel_source, squares=squares, **constants),
             wide=_WIDE if self.narrow else "",
-            widen=fill(_WIDEN_DY, element=load(self.dtype, "dy", "dy_at + i * pixels + p")) if self.narrow else "",
-            call=(f"{call}(acc, run * run_row + j, {self._accumulator_row}, "
-                  + ("wide, 0, chunk_pixels" if self.narrow else "dy, dy_at, pixels")
-                  + ", image, run_at + j, table, 0, rows * out_w, count, 1)"),
+            widen=fill(_WIDEN_DY, element=load(self.dtype, "dy", "dy_at + i * pixels + p"))
+            if self.narrow
+            else "",
+            call=(
+                f"{call}(acc, run * run_row + j, {self._accumulator_row}, "
+                + ("wide, 0, chunk_pixels" if self.narrow else "dy, dy_at, pixels")
+                + ", image, run_at + j, table, 0, rows * out_w, count, 1)"
+            ),
             put=store(self.dtype, "dw", "target + tap", f"acc[o * {self._accumulator_row} + column]"),
-            dw=f"{storage(self.dtype)}_ptr", WIDENED=_FILTER_TILES * tile.rows if self.narrow else 0, **constants)
+            dw=f"{storage(self.dtype)}_ptr",
+            WIDENED=_FILTER_TILES * tile.rows if self.narrow else 0,
+            **constants,
+        )
         return KernelSource("kernel", source, 3, ConvDims._fields)
 
     @property
@@ -101,7 +127,8 @@ _SQUARES = """
 whole = count_c - count_c % $LANES
 squares = (last - first) // $LANES
 for c in range(0, whole, $LANES):
-    $transpose(image, target + first * block + c, block, x, source + c * in_h * in_w + first, in_h * in_w, squares)
+    source_c = source + c * in_h * in_w + first
+    $transpose(image, target + first * block + c, block, x, source_c, in_h * in_w, squares)
 squares = squares * $LANES
 """
 

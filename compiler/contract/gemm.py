@@ -1,9 +1,9 @@
 """Batched matrix products `C[b, m, n] = sum over k of A[b, m, k] * B[b, k, n]` with free strides for A and B.
 
-Floats go through the register-tiled micro-kernel: A is never packed (its elements are broadcast where they lie), B is
-read in place where a full block of columns is contiguous, else transposed into a panel in scratch. k is cut in blocks
-of `K_BLOCK`; partial sums return to the same accumulators, so every output is one chain of fused multiply-adds in
-ascending k on every path. Integers use plain loops and wrap like their dtype.
+Floats go through the register-tiled micro-kernel: A is never packed (its elements are broadcast where they
+lie), B is read in place where a full block of columns is contiguous, else transposed into a panel in scratch.
+k is cut in blocks of `K_BLOCK`; partial sums return to the same accumulators, so every output is one chain of
+fused multiply-adds in ascending k on every path. Integers use plain loops and wrap like their dtype.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from .text import Epilogue, extent_loads, fill, load, paste_epilogue, storage, s
 from .tiles import MicroKernel, TileShape, tile_shape
 
 K_BLOCK = 512
-# Row tiles finished before the column block's epilogue or copy runs: few where one k block suffices (the results stay
-# in the first-level cache), many where the panel is packed again for every pass over the rows.
+# Row tiles finished before the column block's epilogue or copy runs: few where one k block suffices (the
+# results stay in the first-level cache), many where the panel is packed again for every pass over the rows.
 _CHUNK_ONE_BLOCK = 8
 _CHUNK_BLOCKS = 64
 # Columns of one integer accumulator row.
@@ -34,9 +34,10 @@ class DotGeneral:
 
     Attributes:
         dtype: element type of A, B and C; sixteen-bit floats accumulate in float32, integers wrap.
-        batch_rank: batch axes; each has its own extent and strides, so batch axes need not be adjacent in memory.
+        batch_rank: batch axes; each has its own extent and strides, so they need not be adjacent in memory.
         strided_out: C has free strides too (`c_*` extents), e.g. to write a transposed result.
-        epilogue: fused work on finished tiles instead of storing C (floats only; b is the row-major batch number).
+        epilogue: fused work on finished tiles instead of storing C (floats only; b is the row-major batch
+            number).
         tile: register tile; this CPU's by default.
     """
 
@@ -51,7 +52,9 @@ class DotGeneral:
         """Own extents in order: sizes, strides in elements, then per batch axis its size and strides."""
         axes = range(self.batch_rank)
         names = ["size_m", "size_n", "size_k", "a_m", "a_k", "b_k", "b_n"]
-        names += [f"batch_{i}" for i in axes] + [f"a_batch_{i}" for i in axes] + [f"b_batch_{i}" for i in axes]
+        names += (
+            [f"batch_{i}" for i in axes] + [f"a_batch_{i}" for i in axes] + [f"b_batch_{i}" for i in axes]
+        )
         if self.strided_out:
             names += ["c_m", "c_n"] + [f"c_batch_{i}" for i in axes]
         return tuple(names)
@@ -95,8 +98,12 @@ class DotGeneral:
         if not self.strided_out and self.epilogue is None:
             lines.append("c_base = batch * size_m * size_n")
         for i in reversed(range(self.batch_rank)):
-            lines += [f"index = rest % batch_{i}", f"rest = rest // batch_{i}",
-                      f"a_base += index * a_batch_{i}", f"b_base += index * b_batch_{i}"]
+            lines += [
+                f"index = rest % batch_{i}",
+                f"rest = rest // batch_{i}",
+                f"a_base += index * a_batch_{i}",
+                f"b_base += index * b_batch_{i}",
+            ]
             if self.strided_out:
                 lines.append(f"c_base += index * c_batch_{i}")
         return "\n".join(line for line in lines if line)
@@ -107,16 +114,25 @@ class DotGeneral:
         common = {"columns": tile.columns, "k_block": K_BLOCK}
         pointer = storage(self.dtype) + "_ptr"
         return fill(
-            _FLOAT, rows=tile.rows, chunk_one=_CHUNK_ONE_BLOCK, chunk_many=_CHUNK_BLOCKS,
-            a_pointer=f"a = {pointer}(buffers, 0)", b_pointer=f"b = {pointer}(buffers, 1)",
+            _FLOAT,
+            rows=tile.rows,
+            chunk_one=_CHUNK_ONE_BLOCK,
+            chunk_many=_CHUNK_BLOCKS,
+            a_pointer=f"a = {pointer}(buffers, 0)",
+            b_pointer=f"b = {pointer}(buffers, 1)",
             c_pointer="" if self.epilogue else f"c = {pointer}(buffers, 2)",
-            panel=f"panel = {compute}_at(scratch, 0, 0)", acc=f"acc = {compute}_at(scratch, {panel}, 1)",
+            panel=f"panel = {compute}_at(scratch, 0, 0)",
+            acc=f"acc = {compute}_at(scratch, {panel}, 1)",
             wide=f"wide = {compute}_at(scratch, {panel + accumulators}, 2)" if self._narrow else "",
             extents=extent_loads(self.extents),
             c_strides="" if self.epilogue or self.strided_out else "c_m = size_n\nc_n = 1",
             batch_offsets=self._batch_offsets(),
             destination=fill(_DIRECT if self._can_store_direct else _INDIRECT, **common),
-            choose_b=self._choose_b(), all_rows=self._all_rows(), finish=self._finish(), **common)
+            choose_b=self._choose_b(),
+            all_rows=self._all_rows(),
+            finish=self._finish(),
+            **common,
+        )
 
     def _choose_b(self) -> str:
         """Lines that set `source`, `source_at`, `source_k`: where this k block's rows of B are."""
@@ -124,8 +140,12 @@ class DotGeneral:
         if self._narrow:
             element = load(self.dtype, "b", "b_base + (k0 + k) * b_k + (n0 + j) * b_n")
             return fill(_WIDEN_B, columns=tile.columns, k_block=K_BLOCK, element=element)
-        return fill(_CHOOSE_B, columns=tile.columns, k_block=K_BLOCK,
-                    pack=f"pack_{self.dtype}_{tile.columns}x{tile.lanes}")
+        return fill(
+            _CHOOSE_B,
+            columns=tile.columns,
+            k_block=K_BLOCK,
+            pack=f"pack_{self.dtype}_{tile.columns}x{tile.lanes}",
+        )
 
     @property
     def _can_store_direct(self) -> bool:
@@ -138,13 +158,21 @@ class DotGeneral:
         if self._narrow:
             element = load(self.dtype, "a", "a_base + (m + i) * a_m + (k0 + k) * a_k")
             return fill(_WIDENED_ROWS, call=call, rows=tile.rows, k_block=K_BLOCK, element=element)
-        return (f"{call}(out, out_at, out_row, a, a_base + m0 * a_m + k0 * a_k, a_m, a_k, "
-                "source, source_at, source_k, depth, m1 - m0, resume)")
+        return (
+            f"{call}(out, out_at, out_row, a, a_base + m0 * a_m + k0 * a_k, a_m, a_k, "
+            "source, source_at, source_k, depth, m1 - m0, resume)"
+        )
 
     def _finish(self) -> str:
         if self.epilogue is not None:
-            return paste_epilogue(self.epilogue, acc="acc", stride=str(self._tile.columns), b="batch",
-                                  m=("m0", "m1"), n=("n0", "n1"))
+            return paste_epilogue(
+                self.epilogue,
+                acc="acc",
+                stride=str(self._tile.columns),
+                b="batch",
+                m=("m0", "m1"),
+                n=("n0", "n1"),
+            )
         value = f"acc[(m - m0) * {self._tile.columns} + j]"
         copy = fill(_COPY_OUT, put=store(self.dtype, "c", "c_base + m * c_m + (n0 + j) * c_n", value))
         return fill("if not direct:\n    $copy", copy=copy) if self._can_store_direct else copy
@@ -154,9 +182,13 @@ class DotGeneral:
             raise ValueError("integer products take no epilogue")
         name = self.dtype.name
         return fill(
-            _INTEGER, dtype=name, block=_INTEGER_BLOCK, extents=extent_loads(self.extents),
+            _INTEGER,
+            dtype=name,
+            block=_INTEGER_BLOCK,
+            extents=extent_loads(self.extents),
             c_strides="" if self.strided_out else "c_m = size_n\nc_n = 1",
-            batch_offsets=self._batch_offsets())
+            batch_offsets=self._batch_offsets(),
+        )
 
 
 def _tiles(extent: Dim, size: int) -> Dim:
@@ -205,8 +237,8 @@ def kernel(buffers, extents, begin, end, scratch, status):
     return 0
 """
 
-# B's block: where it lies if its rows are contiguous and a full tile wide, else packed as rows of a panel. A panel that
-# holds all of k serves all chunks of its strip.
+# B's block: where it lies if its rows are contiguous and a full tile wide, else packed as rows of a panel. A
+# panel that holds all of k serves all chunks of its strip.
 _CHOOSE_B = """
 in_place = b_n == 1 and width == $columns
 if not in_place and (packed != strip or size_k > $k_block):

@@ -1,4 +1,5 @@
-"""Numba's view of `primitives`. Imported on cold paths only; `register(name)` makes one primitive known to Numba."""
+"""Numba's view of `primitives`. Imported on cold paths only; `register(name)` makes one primitive known to
+Numba."""
 
 from __future__ import annotations
 
@@ -19,7 +20,11 @@ from .tiles import parse_micro_kernel
 
 
 def _type_either(*args: Any) -> Any:
-    if len(args) != 3 or not all(isinstance(arg, types.CPointer) for arg in args[1:]) or args[1].dtype != args[2].dtype:
+    if (
+        len(args) != 3
+        or not all(isinstance(arg, types.CPointer) for arg in args[1:])
+        or args[1].dtype != args[2].dtype
+    ):
         return None
     return signature(Pointer(args[1].dtype), types.boolean, *args[1:])
 
@@ -65,8 +70,9 @@ def register(name: str) -> None:
         _register_call(function, 8, {0: 1, 2: 3}, lambda module: emit_pack(module, dtype, columns, lanes))
 
 
-def _register_call(function: Callable[..., Any], arity: int, pointers: dict[int, int],
-                   emitted: Callable[[Any], Any]) -> None:
+def _register_call(
+    function: Callable[..., Any], arity: int, pointers: dict[int, int], emitted: Callable[[Any], Any]
+) -> None:
     """Lower `function` to a call of `emitted(module)`; offsets are folded into their pointers."""
 
     def resolve(*args: Any) -> Any:
@@ -77,9 +83,14 @@ def _register_call(function: Callable[..., Any], arity: int, pointers: dict[int,
     @lower_builtin(function, *[types.Any] * arity)
     def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         offsets = set(pointers.values())
-        builder.call(emitted(builder.module), [
-            builder.gep(value, [arguments[pointers[at]]]) if at in pointers else value
-            for at, value in enumerate(arguments) if at not in offsets])
+        builder.call(
+            emitted(builder.module),
+            [
+                builder.gep(value, [arguments[pointers[at]]]) if at in pointers else value
+                for at, value in enumerate(arguments)
+                if at not in offsets
+            ],
+        )
         return context.get_dummy_value()
 
     typed_by(function, resolve)

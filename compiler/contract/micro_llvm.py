@@ -1,8 +1,8 @@
 """The micro-kernel as LLVM vector IR. Imported on cold paths only.
 
-Each variant is three internal functions of the kernel's module: a full register tile, a clamped tile for the rows
-that are left over, and the loop over rows. Within a tile the accumulators live in registers across the k loop, A is
-broadcast where it lies, B rows are read as vectors where they lie.
+Each variant is three internal functions of the kernel's module: a full register tile, a clamped tile for the
+rows that are left over, and the loop over rows. Within a tile the accumulators live in registers across the k
+loop, A is broadcast where it lies, B rows are read as vectors where they lie.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ _I32, _I64 = ir.IntType(32), ir.IntType(64)
 def emit(module: Any, kernel: MicroKernel) -> Any:
     """The LLVM function of a variant in `module`, written on first use.
 
-    Parameters: c, c_row, a, a_row, then (a_k, b, b_k) or (b, table), then depth, count, resume; pointers have their
-    offsets added.
+    Parameters: c, c_row, a, a_row, then (a_k, b, b_k) or (b, table), then depth, count, resume; pointers have
+    their offsets added.
     """
     known = module.globals.get(kernel.name)
     return known or _emit_row_loop(module, kernel)
 
 
 def internal_function(module: Any, name: str, arguments: list[Any]) -> Any:
-    """A void function that only `module` sees and that stays a call: one copy of its code, however many callers."""
+    """A void function that only `module` sees and that stays a call: one copy of its code, however many
+    callers."""
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
@@ -55,7 +56,9 @@ def _emit_row_loop(module: Any, kernel: MicroKernel) -> Any:
     at = _const(0)
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     for tile, rows in ((full, kernel.tile.rows), (tail, kernel.tile.tail_rows)):
-        head, body, after = (function.append_basic_block(f"{label}{rows}") for label in ("head", "body", "after"))
+        head, body, after = (
+            function.append_basic_block(f"{label}{rows}") for label in ("head", "body", "after")
+        )
         before = builder.block
         builder.branch(head)
         builder.position_at_end(head)
@@ -64,8 +67,19 @@ def _emit_row_loop(module: Any, kernel: MicroKernel) -> Any:
         left = builder.sub(count, m)
         builder.cbranch(builder.icmp_signed(">=", left, _const(rows if tile is full else 1)), body, after)
         builder.position_at_end(body)
-        builder.call(tile, [builder.gep(c, [builder.mul(m, c_row)]), c_row,
-                            builder.gep(a, [builder.mul(m, a_row)]), a_row, *operands, depth, left, resume])
+        builder.call(
+            tile,
+            [
+                builder.gep(c, [builder.mul(m, c_row)]),
+                c_row,
+                builder.gep(a, [builder.mul(m, a_row)]),
+                a_row,
+                *operands,
+                depth,
+                left,
+                resume,
+            ],
+        )
         m.add_incoming(builder.add(m, _const(rows)), body)
         builder.branch(head)
         builder.position_at_end(after)
@@ -106,7 +120,8 @@ class _Tile:
         # llvmlite's declare_intrinsic cannot name vector types: declare by name.
         name = f"llvm.fma.v{lanes}{self.kernel.dtype}"
         self.fma = self.module.globals.get(name) or ir.Function(
-            self.module, ir.FunctionType(self.vector, [self.vector] * 3), name)
+            self.module, ir.FunctionType(self.vector, [self.vector] * 3), name
+        )
         self._build()
 
     def _build(self) -> None:
@@ -159,8 +174,10 @@ class _Tile:
         if self.kernel.indexed:
             b, table = operands
             entry = builder.gep(table, [builder.shl(k, _const(1))])
-            return (builder.gep(a, [builder.load(entry)]),
-                    builder.gep(b, [builder.load(builder.gep(entry, [_const(1)]))]))
+            return (
+                builder.gep(a, [builder.load(entry)]),
+                builder.gep(b, [builder.load(builder.gep(entry, [_const(1)]))]),
+            )
         a_k, b, b_k = operands
         a_at, b_at = _phi(builder, (a, head)), _phi(builder, (b, head))
         a_at.add_incoming(builder.gep(a_at, [a_k]), builder.block)

@@ -27,8 +27,15 @@ def emit_transpose(module: Any, dtype: str, side: int) -> Any:
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     with cgutils.for_range(builder, blocks) as loop:
         column = builder.mul(loop.index, _const(side))
-        _square(builder, dtype, side, builder.gep(dst, [builder.mul(column, dst_row)]), dst_row,
-                builder.gep(src, [column]), src_row)
+        _square(
+            builder,
+            dtype,
+            side,
+            builder.gep(dst, [builder.mul(column, dst_row)]),
+            dst_row,
+            builder.gep(src, [column]),
+            src_row,
+        )
     builder.ret_void()
     return function
 
@@ -47,10 +54,14 @@ def _square(builder: Any, dtype: str, side: int, dst: Any, dst_row: Any, src: An
         rows[-1].align = align
     low, high = ([lane // 2 + side * (lane % 2) + shift for lane in range(side)] for shift in (0, side // 2))
     masks = [ir.Constant(ir.VectorType(_I32, side), lanes) for lanes in (low, high)]
-    # Interleaving row i with row i + side/2 moves one bit of the row number into the lane number; after log2(side)
-    # rounds rows and lanes have changed places.
+    # Interleaving row i with row i + side/2 moves one bit of the row number into the lane number; after
+    # log2(side) rounds rows and lanes have changed places.
     for _ in range(side.bit_length() - 1):
-        rows = [builder.shuffle_vector(rows[i], rows[i + side // 2], mask) for i in range(side // 2) for mask in masks]
+        rows = [
+            builder.shuffle_vector(rows[i], rows[i + side // 2], mask)
+            for i in range(side // 2)
+            for mask in masks
+        ]
     for i, value in enumerate(rows):
         builder.store(value, at(dst, dst_row, i)).align = align
 
@@ -76,11 +87,14 @@ def emit_pack(module: Any, dtype: str, columns: int, lanes: int) -> Any:
     blocks = builder.sdiv(width, _const(lanes))
     with cgutils.for_range(builder, builder.select(contiguous, blocks, _const(0))) as loop:
         j = builder.mul(loop.index, _const(lanes))
-        builder.call(emit_transpose(module, dtype, lanes), [
-            builder.gep(panel, [j]), _const(columns), builder.gep(b, [builder.mul(j, b_n)]), b_n, squares])
+        builder.call(
+            emit_transpose(module, dtype, lanes),
+            [builder.gep(panel, [j]), _const(columns), builder.gep(b, [builder.mul(j, b_n)]), b_n, squares],
+        )
 
     def copy(first: Any, stop: Any, from_column: Any) -> None:
-        """Element by element: rows [first, stop), columns [from_column, width); zeros up to the panel's width."""
+        """Element by element: rows [first, stop), columns [from_column, width); zeros up to the panel's
+        width."""
         with cgutils.for_range(builder, stop, start=first) as k:
             row = builder.gep(panel, [builder.mul(k.index, _const(columns))])
             source = builder.gep(b, [builder.mul(k.index, b_k)])

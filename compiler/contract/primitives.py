@@ -1,13 +1,15 @@
-"""Operations of contraction kernels beyond `backend.intrinsics`: micro-kernels, block transposes, packing, choices.
+"""Operations of contraction kernels beyond `backend.intrinsics`: micro-kernels, block transposes, packing,
+choices.
 
 Generated sources use them by name. Like the intrinsics, each is plain NumPy here and has a Numba lowering
 (`lowering.py`) with the same bits. Families are made on demand from their names:
 
 - `rows_f32_12x2x16_4…`: micro-kernels, see `micro`;
-- `transpose_f32_16(dst, dst_off, dst_row, src, src_off, src_row, blocks)`: `blocks` squares of 16 × 16 elements,
-  `dst[dst_off + c * dst_row + r] = src[src_off + r * src_row + c]` for r < 16, c < 16 * blocks;
+- `transpose_f32_16(dst, dst_off, dst_row, src, src_off, src_row, blocks)`: `blocks` squares of 16 × 16
+  elements, `dst[dst_off + c * dst_row + r] = src[src_off + r * src_row + c]` for r < 16, c < 16 * blocks;
 - `pack_f32_32x16(panel, panel_off, b, b_off, b_k, b_n, depth, width)`: rows of a panel of 32 columns,
-  `panel[panel_off + 32 * k + j] = b[b_off + b_k * k + b_n * j]` for k < depth, j < width, zero for the other j.
+  `panel[panel_off + 32 * k + j] = b[b_off + b_k * k + b_n * j]` for k < depth, j < width, zero for the other
+  j.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ def imax(a: Any, b: Any) -> Any:
 
 
 def _transpose(side: int) -> Callable[..., None]:
-    def transpose(dst: Any, dst_off: int, dst_row: int, src: Any, src_off: int, src_row: int, blocks: int) -> None:
+    def transpose(
+        dst: Any, dst_off: int, dst_row: int, src: Any, src_off: int, src_row: int, blocks: int
+    ) -> None:
         r, c = np.arange(side)[:, None], np.arange(side * blocks)
         dst[dst_off + c * dst_row + r] = src[src_off + r * src_row + c]
 
@@ -49,10 +53,11 @@ def _transpose(side: int) -> Callable[..., None]:
 
 
 def _pack(columns: int) -> Callable[..., None]:
-    def pack(panel: Any, panel_off: int, b: Any, b_off: int, b_k: int, b_n: int,  # noqa: PLR0913
-             depth: int, width: int) -> None:
+    def pack(
+        panel: Any, panel_off: int, b: Any, b_off: int, b_k: int, b_n: int, depth: int, width: int
+    ) -> None:
         k, j = np.arange(depth)[:, None], np.arange(width)
-        rows = panel[panel_off:panel_off + depth * columns].reshape(depth, columns)
+        rows = panel[panel_off : panel_off + depth * columns].reshape(depth, columns)
         rows[:, :width] = b[b_off + b_k * k + b_n * j]
         rows[:, width:] = 0
 

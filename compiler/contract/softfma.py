@@ -1,7 +1,7 @@
 """Fused multiply-add in NumPy: `a * b + c` rounded once, whatever the machine has.
 
-The plain-Python leg of the contraction kernels uses these, so that it gives the bits of the compiled leg, whose
-`llvm.fma` rounds once too.
+The plain-Python leg of the contraction kernels uses these, so that it gives the bits of the compiled leg,
+whose `llvm.fma` rounds once too.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def _to_odd(s: Array, e: Array) -> Array:
 def fma_f32(a: Array, b: Array, c: Array) -> Array:
     """`a * b + c` in float32, rounded once (exact for all inputs). Operands broadcast; at least one axis."""
     with np.errstate(all="ignore"):
-        # The product of two 24-bit significands is exact in float64; rounding the sum to odd first makes the second
-        # rounding, to float32, the only one that counts.
+        # The product of two 24-bit significands is exact in float64; rounding the sum to odd first makes the
+        # second rounding, to float32, the only one that counts.
         s, e = _two_sum(np.multiply(a, b, dtype=np.float64), np.asarray(c, dtype=np.float64))
         return _to_odd(s, e).astype(np.float32)
 
@@ -52,11 +52,13 @@ def fma_f32(a: Array, b: Array, c: Array) -> Array:
 def fma_f64(a: Array, b: Array, c: Array) -> Array:
     """`a * b + c` in float64, rounded once unless an intermediate leaves the exponent range.
 
-    Method: Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008. Operands broadcast; at least one
-    axis. Non-finite intermediates fall back to `a * b + c`, which then has the right special value.
+    Method: Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008. Operands broadcast; at
+    least one axis. Non-finite intermediates fall back to `a * b + c`, which then has the right special value.
     """
     with np.errstate(all="ignore"):
-        a, b, c = np.broadcast_arrays(np.asarray(a, np.float64), np.asarray(b, np.float64), np.asarray(c, np.float64))
+        a, b, c = np.broadcast_arrays(
+            np.asarray(a, np.float64), np.asarray(b, np.float64), np.asarray(c, np.float64)
+        )
         ph, pl = _two_product(a, b)
         th, tl = _two_sum(c, pl)
         vh, vl = _two_sum(ph, th)

@@ -16,7 +16,8 @@ _INLINE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 def fill(template: str, **values: object) -> str:
     """`template`, dedented, with `$name` and `${name}` replaced.
 
-    A `$name` alone on its line takes a block of any number of lines at its own indentation (none: the line goes).
+    A `$name` alone on its line takes a block of any number of lines at its own indentation (none: the line
+    goes).
     """
 
     def block(match: re.Match[str]) -> str:
@@ -44,7 +45,11 @@ def load(dtype: DType, pointer: str, index: str) -> str:
 
 def store(dtype: DType, pointer: str, index: str, value: str) -> str:
     """Statement: write one element given in its compute dtype."""
-    return f"{pointer}[{index}] = f32_to_{dtype}({value})" if storage(dtype) == "u16" else f"{pointer}[{index}] = {value}"
+    return (
+        f"{pointer}[{index}] = f32_to_{dtype}({value})"
+        if storage(dtype) == "u16"
+        else f"{pointer}[{index}] = {value}"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +59,9 @@ class Epilogue:
     Attributes:
         source: text of `def epilogue(buffers, extents, acc, acc_stride, b, m0, m1, n0, n1)`: for every m in
             `[m0, m1)` and n in `[n0, n1)` it reads the result (in the compute dtype) at
-            `acc[(m - m0) * acc_stride + n - n0]` and writes its outputs. It sees the kernel's own `buffers` and
-            `extents`: its operands follow the contraction's two, its extents follow the contraction's own.
-            No `return`, no status. It must not write through `acc`.
+            `acc[(m - m0) * acc_stride + n - n0]` and writes its outputs. It sees the kernel's own `buffers`
+            and `extents`: its operands follow the contraction's two, its extents follow the contraction's
+            own. No `return`, no status. It must not write through `acc`.
         n_buffers: operands besides the contraction's two inputs, outputs included.
         extents: names of the extra extents.
     """
@@ -103,9 +108,21 @@ def inline_call(source: str, arguments: dict[str, str], prefix: str = "e_") -> s
     return "\n".join(lines + [ast.unparse(renamed.visit(statement)) for statement in body])
 
 
-def paste_epilogue(epilogue: Epilogue, *, acc: str, stride: str, b: str, m: tuple[str, str],
-                   n: tuple[str, str]) -> str:
+def paste_epilogue(
+    epilogue: Epilogue, *, acc: str, stride: str, b: str, m: tuple[str, str], n: tuple[str, str]
+) -> str:
     """The epilogue's statements for one tile, with the caller's expressions as arguments."""
-    return inline_call(epilogue.source, {
-        "buffers": "buffers", "extents": "extents", "acc": acc, "acc_stride": stride, "b": b,
-        "m0": m[0], "m1": m[1], "n0": n[0], "n1": n[1]})
+    return inline_call(
+        epilogue.source,
+        {
+            "buffers": "buffers",
+            "extents": "extents",
+            "acc": acc,
+            "acc_stride": stride,
+            "b": b,
+            "m0": m[0],
+            "m1": m[1],
+            "n0": n[0],
+            "n1": n[1],
+        },
+    )

@@ -13,13 +13,15 @@ from ...ir.dtypes import DType
 class TileShape:
     """A micro-kernel's register tile.
 
-    Results do not depend on it: each output is one chain of fused multiply-adds in ascending k whatever the tile.
+    Results do not depend on it: each output is one chain of fused multiply-adds in ascending k whatever the
+    tile.
 
     Attributes:
         rows: rows of C (broadcast operand) in a full tile.
         vectors: vectors of C columns in a full tile.
         lanes: elements of one vector.
-        tail_rows: rows of the tile that finishes what `rows` does not divide; it clamps to the rows that are left.
+        tail_rows: rows of the tile that finishes what `rows` does not divide; it clamps to the rows that are
+            left.
     """
 
     rows: int

@@ -1,7 +1,7 @@
 """Windows over the last axes: maximum, its place, sum, and the transpose of the sum. What pooling is made of.
 
-One step of the parallel range finishes one row along the last axis: taps in row-major order, each over the whole row,
-so that the inner loop is over neighbouring elements.
+One step of the parallel range finishes one row along the last axis: taps in row-major order, each over the
+whole row, so that the inner loop is over neighbouring elements.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ WindowKind = Literal["max", "argmax", "sum", "spread"]
 class Window:
     """Generator of one window kernel.
 
-    Operands: x `[planes, in...]` → y `[planes, out...]` (int64 for `argmax`); for `spread` dy `[planes, out...]` →
-    dx `[planes, in...]`. Extents: `planes`, then per axis its input extent, its output extent, its low padding.
-    Parallel range: rows of the result.
+    Operands: x `[planes, in...]` → y `[planes, out...]` (int64 for `argmax`); for `spread` dy `[planes,
+    out...]` → dx `[planes, in...]`. Extents: `planes`, then per axis its input extent, its output extent, its
+    low padding. Parallel range: rows of the result.
 
     Attributes:
-        kind: `max` (NaN wins, padding never; a window of padding gives the dtype's least value), `argmax` (flat index
-            over the unpadded axes of the first such element, 0 for nothing but padding), `sum`, `spread` (the
-            transpose of `sum`). Sums run in the compute dtype.
+        kind: `max` (NaN wins, padding never; a window of padding gives the dtype's least value), `argmax`
+            (flat index over the unpadded axes of the first such element, 0 for nothing but padding), `sum`,
+            `spread` (the transpose of `sum`). Sums run in the compute dtype.
         dtype: element type of the input.
         window, strides, dilations: one entry per axis, part of the source.
     """
@@ -60,16 +60,24 @@ class Window:
         last, spread = len(self.window) - 1, self.kind == "spread"
         result = "i64" if self.kind == "argmax" else storage(self.dtype)
         source = fill(
-            _ROWS, extents=extent_loads(self.extents), source=f"{storage(self.dtype)}_ptr", result=f"{result}_ptr",
-            compute=self.dtype.compute, width=f"{'in' if spread else 'out'}_{last}",
+            _ROWS,
+            extents=extent_loads(self.extents),
+            source=f"{storage(self.dtype)}_ptr",
+            result=f"{result}_ptr",
+            compute=self.dtype.compute,
+            width=f"{'in' if spread else 'out'}_{last}",
             places=self._places() if self.kind == "argmax" else "",
             plane_size=" * ".join(f"{'out' if spread else 'in'}_{i}" for i in range(last + 1)),
-            coordinates=self._coordinates(), start=self._start(), taps=self._taps(), finish=self._finish())
+            coordinates=self._coordinates(),
+            start=self._start(),
+            taps=self._taps(),
+            finish=self._finish(),
+        )
         return KernelSource("kernel", source, 2, self.extents)
 
     def _places(self) -> str:
         last = len(self.window) - 1
-        return (f"places = i64_at(scratch, (out_{last} * {self.dtype.compute.itemsize} + 63) // 64 * 64, 1)")
+        return f"places = i64_at(scratch, (out_{last} * {self.dtype.compute.itemsize} + 63) // 64 * 64, 1)"
 
     def _coordinates(self) -> str:
         """Lines: the row's coordinates o_i on the outer axes, and its plane."""
@@ -83,20 +91,34 @@ class Window:
         if self.kind in ("sum", "spread"):
             return f"row[col] = {self.dtype.compute}(0)"
         least = "-inf" if self.dtype.is_float else str(self.dtype.min)
-        value = f"bits_{self.dtype.compute}({_MINUS_INFINITY[self.dtype.compute.name]})" if least == "-inf" else (
-            f"{self.dtype}({least})")
+        value = (
+            f"bits_{self.dtype.compute}({_MINUS_INFINITY[self.dtype.compute.name]})"
+            if least == "-inf"
+            else (f"{self.dtype}({least})")
+        )
         return f"row[col] = {value}" + ("\nplaces[col] = -1" if self.kind == "argmax" else "")
 
     def _taps(self) -> str:
         """Nested loops over the taps, outer axes checked against their extents, around the row loop."""
         last = len(self.window) - 1
         text = fill(
-            _SPREAD_TAP if self.kind == "spread" else _TAP, last=last, K=self.window[last], S=self.strides[last],
-            D=self.dilations[last], flat=self._flat("in" if self.kind != "spread" else "out"),
-            body=self._body())
+            _SPREAD_TAP if self.kind == "spread" else _TAP,
+            last=last,
+            K=self.window[last],
+            S=self.strides[last],
+            D=self.dilations[last],
+            flat=self._flat("in" if self.kind != "spread" else "out"),
+            body=self._body(),
+        )
         for i in reversed(range(last)):
-            text = fill(_OUTER_SPREAD if self.kind == "spread" else _OUTER, i=i, K=self.window[i], S=self.strides[i],
-                        D=self.dilations[i], body=text)
+            text = fill(
+                _OUTER_SPREAD if self.kind == "spread" else _OUTER,
+                i=i,
+                K=self.window[i],
+                S=self.strides[i],
+                D=self.dilations[i],
+                body=text,
+            )
         return text
 
     def _flat(self, extent: str) -> str:

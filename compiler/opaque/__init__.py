@@ -1,1 +1,2 @@
-"""Generators of kernels that fusion never looks into: cumulative sums, sorting, indexing with run-time checks."""
+"""Generators of kernels that fusion never looks into: cumulative sums, sorting, indexing with run-time
+checks."""

@@ -1,11 +1,14 @@
-"""Loads and stores at computed places, with every index checked: `status` gets the first bad one a thread meets.
+"""Loads and stores at computed places, with every index checked: `status` gets the first bad one a thread
+meets.
 
-A parallel step owns elements that no other step can write, and takes its updates in the order of the index: results
-do not depend on the split. Indices are not wrapped. Of a bad index the result is unspecified, whatever was written.
+A parallel step owns elements that no other step can write, and takes its updates in the order of the index:
+results do not depend on the split. Indices are not wrapped. Of a bad index the result is unspecified,
+whatever was written.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,8 +28,8 @@ _SLICE_EXTENTS = ("outer", "extent", "inner", "count")
 class IndexSelect:
     """`y[o, c, i] = x[o, index[c], i]`: whole slices.
 
-    Operands: x `[outer, extent, inner]`, index `[count]`, y `[outer, count, inner]`. Extents: `outer`, `extent`,
-    `inner`, `count`. Parallel range: slices of y. No scratch.
+    Operands: x `[outer, extent, inner]`, index `[count]`, y `[outer, count, inner]`. Extents: `outer`,
+    `extent`, `inner`, `count`. Parallel range: slices of y. No scratch.
 
     Attributes:
         dtype: element type of x.
@@ -42,18 +45,24 @@ class IndexSelect:
 
     def kernel(self) -> KernelSource:
         """The kernel's source."""
-        source = fill(_INDEX_SELECT, extents=extent_loads(_SLICE_EXTENTS), pointer=f"{storage(self.dtype)}_ptr",
-                      index=f"{self.index}_ptr", check=_check("c"))
+        source = fill(
+            _INDEX_SELECT,
+            extents=extent_loads(_SLICE_EXTENTS),
+            pointer=f"{storage(self.dtype)}_ptr",
+            index=f"{self.index}_ptr",
+            check=_check("c"),
+        )
         return KernelSource("kernel", source, 3, _SLICE_EXTENTS, fallible=True)
 
 
 @dataclass(frozen=True)
 class IndexStore:
-    """x with slices replaced (`copy`) or added to (`add`): `y[o, index[c], i] (+)= update[o, c, i]`, c ascending.
+    """x with slices replaced (`copy`) or added to (`add`): `y[o, index[c], i] (+)= update[o, c, i]`, c
+    ascending.
 
-    Operands: x `[outer, extent, inner]`, index `[count]`, update `[outer, count, inner]`, y like x (may be x's memory).
-    Extents: `outer`, `extent`, `inner`, `count`. Parallel range: blocks of columns. Sums run in the compute dtype and
-    are rounded once.
+    Operands: x `[outer, extent, inner]`, index `[count]`, update `[outer, count, inner]`, y like x (may be
+    x's memory). Extents: `outer`, `extent`, `inner`, `count`. Parallel range: blocks of columns. Sums run in
+    the compute dtype and are rounded once.
 
     Attributes:
         kind: `copy` or `add`.
@@ -89,18 +98,30 @@ class IndexStore:
             put = f"y[{at}] = {self.dtype}(y[{at}] + {update})"
         column = f"i * {_COLUMNS} + j"
         source = fill(
-            _INDEX_STORE, extents=extent_loads(_SLICE_EXTENTS), pointer=f"{storage(self.dtype)}_ptr",
-            index=f"{self.index}_ptr", COLUMNS=_COLUMNS, check=_check("c"), put=put,
+            _INDEX_STORE,
+            extents=extent_loads(_SLICE_EXTENTS),
+            pointer=f"{storage(self.dtype)}_ptr",
+            index=f"{self.index}_ptr",
+            COLUMNS=_COLUMNS,
+            check=_check("c"),
+            put=put,
             sums="sums = f32_at(scratch, 0)" if self._widened else "",
-            start=f"sums[{column}] = {load(self.dtype, 'x', 'row + j')}" if self._widened else "y[row + j] = x[row + j]",
-            finish=fill(_ROUND, put=store(self.dtype, "y", "row + j", f"sums[{column}]")) if self._widened else "")
+            start=f"sums[{column}] = {load(self.dtype, 'x', 'row + j')}"
+            if self._widened
+            else "y[row + j] = x[row + j]",
+            finish=fill(_ROUND, put=store(self.dtype, "y", "row + j", f"sums[{column}]"))
+            if self._widened
+            else "",
+        )
         return KernelSource("kernel", source, 4, _SLICE_EXTENTS, fallible=True)
 
 
 def _check(at: str, extent: str = "extent") -> str:
     """Lines: `place` from the index, or the kernel's end."""
-    return (f"place = i64(index[{at}])\nif place < 0 or place >= {extent}:\n"
-            f"    return fail(status, {STATUS_INDEX}, 0, place, {extent})")
+    return (
+        f"place = i64(index[{at}])\nif place < 0 or place >= {extent}:\n"
+        f"    return fail(status, {STATUS_INDEX}, 0, place, {extent})"
+    )
 
 
 _INDEX_SELECT = """
@@ -158,8 +179,8 @@ for i in range(extent):
 class Gather:
     """`y[i, j…] = x[index[i, j…], j…]` for axis 0, and so on: single elements.
 
-    Operands: x, index, y (shaped like the index). Extents: x's shape, then the index's. Parallel range: rows of the
-    index along its last axis. No scratch.
+    Operands: x, index, y (shaped like the index). Extents: x's shape, then the index's. Parallel range: rows
+    of the index along its last axis. No scratch.
 
     Attributes:
         dtype: element type of x.
@@ -186,11 +207,17 @@ class Gather:
         """The kernel's source."""
         last = self.rank - 1
         source = fill(
-            _GATHER, extents=extent_loads(self.extents), pointer=f"{storage(self.dtype)}_ptr",
-            index=f"{self.index}_ptr", coordinates=_coordinates("n", range(last)), width=f"n_{last}",
+            _GATHER,
+            extents=extent_loads(self.extents),
+            pointer=f"{storage(self.dtype)}_ptr",
+            index=f"{self.index}_ptr",
+            coordinates=_coordinates("n", range(last)),
+            width=f"n_{last}",
             stride=_product(f"d_{i}" for i in range(self.axis + 1, self.rank)),
             base=_offset("d", self.rank, skip=self.axis, last="0"),
-            column="" if self.axis == last else " + col", check=_check("step * width + col", f"d_{self.axis}"))
+            column="" if self.axis == last else " + col",
+            check=_check("step * width + col", f"d_{self.axis}"),
+        )
         return KernelSource("kernel", source, 3, self.extents, fallible=True)
 
 
@@ -198,9 +225,9 @@ class Gather:
 class Scatter:
     """x with the elements that `Gather` would load replaced (`copy`) or added to (`add`), in row-major order.
 
-    Operands: x, index, update (both of the index's shape), y like x (may be x's memory). Extents: x's shape, then the
-    index's. Parallel range: lanes of x along the axis, in blocks of neighbours. Sums run in the compute dtype and are
-    rounded once.
+    Operands: x, index, update (both of the index's shape), y like x (may be x's memory). Extents: x's shape,
+    then the index's. Parallel range: lanes of x along the axis, in blocks of neighbours. Sums run in the
+    compute dtype and are rounded once.
 
     Attributes:
         kind: `copy` or `add`.
@@ -257,10 +284,16 @@ class Scatter:
             put = f"y[{target}] = {self.dtype}(y[{target}] + {update})"
         column = f"i * {self._columns} + j"
         source = fill(
-            _SCATTER, extents=extent_loads(self.extents), pointer=f"{storage(self.dtype)}_ptr",
-            index=f"{self.index}_ptr", COLUMNS=self._columns, put=put,
-            extent=f"d_{axis}", count=f"n_{axis}",
-            lanes="1" if self._along_rows else f"d_{last}", index_lanes="1" if self._along_rows else f"n_{last}",
+            _SCATTER,
+            extents=extent_loads(self.extents),
+            pointer=f"{storage(self.dtype)}_ptr",
+            index=f"{self.index}_ptr",
+            COLUMNS=self._columns,
+            put=put,
+            extent=f"d_{axis}",
+            count=f"n_{axis}",
+            lanes="1" if self._along_rows else f"d_{last}",
+            index_lanes="1" if self._along_rows else f"n_{last}",
             coordinates=_coordinates("d", outer),
             stride=_product(f"d_{i}" for i in range(axis + 1, self.rank)),
             index_stride=_product(f"n_{i}" for i in range(axis + 1, self.rank)),
@@ -269,10 +302,17 @@ class Scatter:
             inside=" and ".join(f"i_{i} < n_{i}" for i in outer) or "True",
             check=_check("source + j", f"d_{axis}"),
             sums="sums = f32_at(scratch, 0)" if self._widened else "",
-            start=(f"sums[{column}] = {load(self.dtype, 'x', 'row + j')}" if self._widened
-                   else "y[row + j] = x[row + j]"),
-            finish=fill(_SCATTER_ROUND, extent=f"d_{axis}", put=store(self.dtype, "y", "row + j", f"sums[{column}]"))
-            if self._widened else "")
+            start=(
+                f"sums[{column}] = {load(self.dtype, 'x', 'row + j')}"
+                if self._widened
+                else "y[row + j] = x[row + j]"
+            ),
+            finish=fill(
+                _SCATTER_ROUND, extent=f"d_{axis}", put=store(self.dtype, "y", "row + j", f"sums[{column}]")
+            )
+            if self._widened
+            else "",
+        )
         return KernelSource("kernel", source, 4, self.extents, fallible=True)
 
 
@@ -280,15 +320,19 @@ def _element_extents(rank: int) -> tuple[str, ...]:
     return tuple(f"{letter}_{i}" for letter in "dn" for i in range(rank))
 
 
-def _product(factors: object) -> str:
-    return " * ".join(factors) or "1"  # type: ignore[call-overload,no-any-return]
+def _product(factors: Iterable[str]) -> str:
+    return " * ".join(factors) or "1"
 
 
-def _coordinates(extent: str, axes: object) -> str:
+def _coordinates(extent: str, axes: Iterable[int]) -> str:
     """Lines: the coordinates `i_k` that `lane` means on the given axes, row-major."""
     lines = ["rest = lane"]
-    for k in reversed(list(axes)):  # type: ignore[call-overload]
-        lines += [f"quotient = rest // {extent}_{k}", f"i_{k} = rest - quotient * {extent}_{k}", "rest = quotient"]
+    for k in reversed(list(axes)):
+        lines += [
+            f"quotient = rest // {extent}_{k}",
+            f"i_{k} = rest - quotient * {extent}_{k}",
+            "rest = quotient",
+        ]
     return "\n".join(lines)
 
 

@@ -1,6 +1,7 @@
 """Kernels along one axis where order matters: cumulative sums, sorting, the k greatest.
 
-Every tensor is seen as `[outer, extent, inner]` with the axis in the middle; a lane is one `(outer, inner)` pair.
+Every tensor is seen as `[outer, extent, inner]` with the axis in the middle; a lane is one `(outer, inner)`
+pair.
 """
 
 from __future__ import annotations
@@ -45,10 +46,15 @@ class CumSum:
         """The kernel's source."""
         compute = self.dtype.compute
         source = fill(
-            _CUMSUM, extents=extent_loads(("outer", "extent", "inner")), pointer=f"{storage(self.dtype)}_ptr",
-            compute=compute, LANES=_LANES, at="extent - 1 - i" if self.reverse else "i",
+            _CUMSUM,
+            extents=extent_loads(("outer", "extent", "inner")),
+            pointer=f"{storage(self.dtype)}_ptr",
+            compute=compute,
+            LANES=_LANES,
+            at="extent - 1 - i" if self.reverse else "i",
             add=f"{compute}(total[j] + {load(self.dtype, 'x', 'row + j')})",
-            put=store(self.dtype, "y", "row + j", "total[j]"))
+            put=store(self.dtype, "y", "row + j", "total[j]"),
+        )
         return KernelSource("kernel", source, 2, ("outer", "extent", "inner"))
 
 
@@ -98,8 +104,14 @@ class Sort:
 
     def kernel(self) -> KernelSource:
         """The kernel's source."""
-        source = fill(_SORT, names="outer, extent, inner", extents=extent_loads(("outer", "extent", "inner")),
-                      count="extent", sort=_sorted_lane(self.dtype, self.descending), **_constants(self.dtype))
+        source = fill(
+            _SORT,
+            names="outer, extent, inner",
+            extents=extent_loads(("outer", "extent", "inner")),
+            count="extent",
+            sort=_sorted_lane(self.dtype, self.descending),
+            **_constants(self.dtype),
+        )
         return KernelSource("kernel", source, 3, ("outer", "extent", "inner"))
 
 
@@ -129,9 +141,13 @@ class TopK:
         """The kernel's source."""
         constants = _constants(self.dtype)
         select = fill(
-            _SELECT, INSERTION=_INSERTION, element=load(self.dtype, "x", "base + i * inner"),
+            _SELECT,
+            INSERTION=_INSERTION,
+            element=load(self.dtype, "x", "base + i * inner"),
             before=_before(self.dtype, self.largest, "value", "keys[slot - 1]"),
-            sort=_sorted_lane(self.dtype, self.largest), **constants)
+            sort=_sorted_lane(self.dtype, self.largest),
+            **constants,
+        )
         names = ("outer", "extent", "inner", "k")
         source = fill(_SORT, extents=extent_loads(names), count="k", sort=select, **constants)
         return KernelSource("kernel", source, 3, names)
@@ -151,8 +167,11 @@ def _before(dtype: DType, descending: bool, a: str, b: str) -> str:
 
 
 def _sorted_lane(dtype: DType, descending: bool) -> str:
-    return fill(_MERGE, element=load(dtype, "x", "base + i * inner"),
-                before=_before(dtype, descending, "keys[source + right]", "keys[source + left]"))
+    return fill(
+        _MERGE,
+        element=load(dtype, "x", "base + i * inner"),
+        before=_before(dtype, descending, "keys[source + right]", "keys[source + left]"),
+    )
 
 
 _SORT = """

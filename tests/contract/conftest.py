@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
-
 from tracemill.compiler.backend.numba_cpu import CompileFlags, compile_source, kernel_symbol
 from tracemill.compiler.backend.plain import run_python
 from tracemill.compiler.kernel import KernelSource
@@ -33,8 +33,14 @@ def compiled(kernel: KernelSource) -> Callable[..., int]:
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
     function = ctypes.CFUNCTYPE(ctypes.c_int32, pointer, pointer, integer, integer, pointer, pointer)(address)
 
-    def call(buffers: list[np.ndarray], extents: np.ndarray, begin: int, end: int, scratch: np.ndarray,
-             status: np.ndarray) -> int:
+    def call(
+        buffers: list[np.ndarray],
+        extents: np.ndarray,
+        begin: int,
+        end: int,
+        scratch: np.ndarray,
+        status: np.ndarray,
+    ) -> int:
         table = (pointer * len(buffers))(*[b.ctypes.data for b in buffers])
         return function(table, extents.ctypes.data, begin, end, scratch.ctypes.data, status.ctypes.data)
 
@@ -60,24 +66,30 @@ def launcher(functions: dict[tuple[str, str], Callable[..., int]]) -> Callable[[
 
 @pytest.fixture(params=["plain", "compiled"])
 def launch(request: pytest.FixtureRequest, functions: dict[tuple[str, str], Callable[..., int]]) -> Launch:
-    """`launch(kernel, inputs, outputs, extents, steps, scratch_bytes, shares=1)`: runs, returns the outputs."""
+    """`launch(kernel, inputs, outputs, extents, steps, scratch_bytes, shares=1)` → the outputs."""
     return make_launch(request.param, functions)
 
 
 def make_launch(leg: str, functions: dict[tuple[str, str], Callable[..., int]]) -> Launch:
-    def run(kernel: KernelSource, inputs: Sequence[np.ndarray], outputs: Sequence[tuple[tuple[int, ...], Any]],
-            extents: Sequence[int], steps: int, scratch_bytes: int, shares: int = 1) -> list[np.ndarray]:
+    def run(
+        kernel: KernelSource,
+        inputs: Sequence[np.ndarray],
+        outputs: Sequence[tuple[tuple[int, ...], Any]],
+        extents: Sequence[int],
+        steps: int,
+        scratch_bytes: int,
+        shares: int = 1,
+    ) -> list[np.ndarray]:
         assert len(extents) == len(kernel.extents)
         assert len(inputs) + len(outputs) == kernel.n_buffers
         key = (leg, kernel.source)
         if key not in functions:
-            functions[key] = (run_python(kernel.source, kernel.entry) if leg == "plain"
-                              else compiled(kernel))
+            functions[key] = run_python(kernel.source, kernel.entry) if leg == "plain" else compiled(kernel)
         results = [poisoned(shape, dtype) for shape, dtype in outputs]
         buffers = [np.ascontiguousarray(a).reshape(-1) for a in inputs] + [r.reshape(-1) for r in results]
         bounds = [steps * i // shares for i in range(shares + 1)]
         # Shares run last to first: nothing may depend on their order.
-        for begin, end in reversed(list(zip(bounds, bounds[1:], strict=False))):
+        for begin, end in reversed(list(pairwise(bounds))):
             scratch = aligned(scratch_bytes)
             status = np.zeros(4, np.int64)
             if functions[key](buffers, np.array(extents, np.int64), begin, end, scratch, status):
@@ -98,4 +110,4 @@ def aligned(size: int) -> np.ndarray:
     """Scratch memory as the executor gives it, filled with NaNs."""
     raw = np.full(size + 128, 0xFF, np.uint8)
     start = -raw.ctypes.data % 64
-    return raw[start:start + size]
+    return raw[start : start + size]

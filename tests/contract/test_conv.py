@@ -6,10 +6,10 @@ import itertools
 
 import numpy as np
 import pytest
-
 from tracemill.compiler.contract.conv import ConvDims
 from tracemill.compiler.contract.conv_forward import ConvForward
 from tracemill.compiler.contract.conv_input_grad import ConvInputGrad
+from tracemill.compiler.contract.conv_plain import PlainConvolution
 from tracemill.compiler.contract.conv_weight_grad import ConvWeightGrad
 from tracemill.compiler.contract.text import Epilogue
 from tracemill.compiler.contract.tiles import TileShape
@@ -30,22 +30,37 @@ CASES = {
     "many": (1, 1, 20, 50, (5, 5), (3, 3), (1, 1), (1, 1), ((1, 1), (1, 1))),
     "empty": (0, 1, 3, 4, (5, 5), (3, 3), (1, 1), (1, 1), ((0, 0), (0, 0))),
 }
+ALL = {
+    **CASES,
+    "3d": (1, 2, 2, 3, (4, 5, 3), (2, 1, 3), (1, 2, 1), (1, 1, 1), ((0, 0), (0, 0), (1, 1))),
+    "large": (2, 1, 35, 9, (40, 37), (3, 3), (1, 1), (1, 1), ((1, 1), (1, 1))),
+}
 
 
 class Case:
     def __init__(self, name: str, dtype: dtypes.DType = dtypes.f32, seed: int = 0) -> None:
-        n, g, c, o, self.size, self.window, self.strides, self.dilations, self.pads = CASES[name]
+        n, g, c, o, self.size, self.window, self.strides, self.dilations, self.pads = ALL[name]
         self.dtype = dtype
-        self.out = tuple((s + sum(p) - (k - 1) * d - 1) // t + 1 for s, p, k, d, t in zip(
-            self.size, self.pads, self.window, self.dilations, self.strides, strict=True))
+        self.out = tuple(
+            (s + sum(p) - (k - 1) * d - 1) // t + 1
+            for s, p, k, d, t in zip(
+                self.size, self.pads, self.window, self.dilations, self.strides, strict=True
+            )
+        )
         rng = np.random.default_rng(seed)
         self.groups = g
         self.x = rng.standard_normal((n, g * c, *self.size)).astype(dtype.numpy)
         self.w = rng.standard_normal((g * o, c, *self.window)).astype(dtype.numpy)
         self.dy = rng.standard_normal((n, g * o, *self.out)).astype(dtype.numpy)
-        low = [p[0] for p in self.pads]
-        two = (lambda v, one: (one, *v) if len(v) == 1 else tuple(v))
-        self.dims = ConvDims(n, g, c, o, *two(self.size, 1), *two(self.out, 1), *two(low, 0))
+        self.counts = (n, g, c, o)
+        self.low = tuple(p[0] for p in self.pads)
+
+    @property
+    def dims(self):
+        def two(values, one):
+            return (one, *values) if len(values) == 1 else values
+
+        return ConvDims(*self.counts, *two(self.size, 1), *two(self.out, 1), *two(self.low, 0))
 
     def structure(self):
         return {"window": self.window, "strides": self.strides, "dilations": self.dilations}
@@ -53,8 +68,13 @@ class Case:
     def taps(self):
         """For every tap: its index, and the slices of the padded input that it meets."""
         for tap in itertools.product(*map(range, self.window)):
-            yield tap, tuple(slice(k * d, k * d + (n - 1) * t + 1, t) for k, d, n, t in zip(
-                tap, self.dilations, self.out, self.strides, strict=True))
+            yield (
+                tap,
+                tuple(
+                    slice(k * d, k * d + (n - 1) * t + 1, t)
+                    for k, d, n, t in zip(tap, self.dilations, self.out, self.strides, strict=True)
+                ),
+            )
 
     def grouped(self, a):
         return a.astype(np.float64).reshape(a.shape[0], self.groups, a.shape[1] // self.groups, *a.shape[2:])
@@ -82,7 +102,9 @@ class Case:
         x, dy = self.padded(), self.grouped(self.dy)
         dw = np.zeros_like(self.weights())
         for tap, at in self.taps():
-            dw[(..., *tap)] = np.einsum("ngcp,ngop->goc", *(a.reshape(*a.shape[:3], np.prod(self.out)) for a in (x[(..., *at)], dy)))
+            dw[(..., *tap)] = np.einsum(
+                "ngcp,ngop->goc", *(a.reshape(*a.shape[:3], np.prod(self.out)) for a in (x[(..., *at)], dy))
+            )
         return dw.reshape(self.w.shape)
 
     def tolerance(self):
@@ -95,8 +117,15 @@ def close(got, want, case):
 
 def run(launch, spec, case, inputs, shape, shares=1, extra=()):
     steps, scratch = evaluate(spec.parallel_range(case.dims), {}), evaluate(spec.scratch_bytes(case.dims), {})
-    (result,) = launch(spec.kernel(), [*inputs, *extra], [(shape, case.dtype.numpy)], case.dims, steps, scratch,
-                       shares=shares)
+    (result,) = launch(
+        spec.kernel(),
+        [*inputs, *extra],
+        [(shape, case.dtype.numpy)],
+        case.dims,
+        steps,
+        scratch,
+        shares=shares,
+    )
     return result
 
 
@@ -112,8 +141,11 @@ def test_forward(launch, name):
 @pytest.mark.parametrize("dtype", [dtypes.f64, dtypes.f16, dtypes.bf16], ids=str)
 def test_forward_dtypes(launch, dtype):
     case = Case("stride", dtype)
-    close(run(launch, ConvForward(dtype, **case.structure()), case, [case.x, case.w], case.dy.shape),
-          case.forward(), case)
+    close(
+        run(launch, ConvForward(dtype, **case.structure()), case, [case.x, case.w], case.dy.shape),
+        case.forward(),
+        case,
+    )
 
 
 BIAS = """
@@ -138,9 +170,17 @@ def test_forward_epilogue(launch, name):
 
 def test_forward_bits_do_not_depend_on_tile_or_leg(launcher):
     case = Case("many")
-    results = [run(launcher(leg), ConvForward(case.dtype, **case.structure(), tile=tile), case, [case.x, case.w],
-                   case.dy.shape)
-               for leg in ("plain", "compiled") for tile in (None, TileShape(4, 2, 4, 2))]
+    results = [
+        run(
+            launcher(leg),
+            ConvForward(case.dtype, **case.structure(), tile=tile),
+            case,
+            [case.x, case.w],
+            case.dy.shape,
+        )
+        for leg in ("plain", "compiled")
+        for tile in (None, TileShape(4, 2, 4, 2))
+    ]
     for result in results[1:]:
         np.testing.assert_array_equal(result, results[0])
 
@@ -164,8 +204,11 @@ def test_input_grad(launch, name):
 @pytest.mark.parametrize("dtype", [dtypes.f64, dtypes.f16, dtypes.bf16], ids=str)
 def test_input_grad_dtypes(launch, dtype):
     case = Case("stride", dtype)
-    close(run(launch, ConvInputGrad(dtype, **case.structure()), case, [case.dy, case.w], case.x.shape),
-          case.input_grad(), case)
+    close(
+        run(launch, ConvInputGrad(dtype, **case.structure()), case, [case.dy, case.w], case.x.shape),
+        case.input_grad(),
+        case,
+    )
 
 
 DOUBLE = """
@@ -197,14 +240,65 @@ def test_weight_grad(launch, name):
 @pytest.mark.parametrize("name", ["stride", "many"])
 def test_weight_grad_dtypes(launch, dtype, name):
     case = Case(name, dtype)
-    close(run(launch, ConvWeightGrad(dtype, **case.structure()), case, [case.x, case.dy], case.w.shape),
-          case.weight_grad(), case)
+    close(
+        run(launch, ConvWeightGrad(dtype, **case.structure()), case, [case.x, case.dy], case.w.shape),
+        case.weight_grad(),
+        case,
+    )
 
 
 @pytest.mark.parametrize("launch", ["compiled"], indirect=True)
 def test_weight_grad_of_many_rows(launch):
     """More pixels than one copy holds, more channels than one block."""
-    CASES["large"] = (2, 1, 35, 9, (40, 37), (3, 3), (1, 1), (1, 1), ((1, 1), (1, 1)))
     case = Case("large")
-    close(run(launch, ConvWeightGrad(case.dtype, **case.structure()), case, [case.x, case.dy], case.w.shape),
-          case.weight_grad(), case)
+    close(
+        run(launch, ConvWeightGrad(case.dtype, **case.structure()), case, [case.x, case.dy], case.w.shape),
+        case.weight_grad(),
+        case,
+    )
+
+
+@pytest.mark.parametrize("dtype", [dtypes.f32, dtypes.i32, dtypes.i64, dtypes.bf16], ids=str)
+@pytest.mark.parametrize("name", ["stride", "dilated", "groups", "1d", "3d", "empty"])
+def test_plain_loops(launch, name, dtype):
+    case = Case(name, dtypes.f32)
+    for array in ("x", "w", "dy"):
+        values = getattr(case, array) * (1 if dtype.is_float else 5)
+        setattr(case, array, values.astype(dtype.numpy))
+    case.dtype = dtype
+    for kind, inputs, want in (
+        ("forward", [case.x, case.w], case.forward()),
+        ("input_grad", [case.dy, case.w], case.input_grad()),
+        ("weight_grad", [case.x, case.dy], case.weight_grad()),
+    ):
+        spec = PlainConvolution(kind, dtype, case.window, case.strides, case.dilations)
+        steps = spec.parallel_range(*case.counts, case.size, case.out)
+        for shares in (1, 3):
+            (got,) = launch(
+                spec.kernel(),
+                inputs,
+                [(want.shape, dtype.numpy)],
+                [*case.counts, *case.size, *case.out, *case.low],
+                steps,
+                spec.scratch_bytes(case.size, case.out),
+                shares=shares,
+            )
+            if dtype.is_float:
+                close(got, want, case)
+            else:
+                np.testing.assert_array_equal(got, want)
+
+
+def test_plain_loops_give_the_fast_kernels_bits(launch):
+    case = Case("stride")
+    spec = PlainConvolution("forward", case.dtype, case.window, case.strides, case.dilations)
+    (plain,) = launch(
+        spec.kernel(),
+        [case.x, case.w],
+        [(case.dy.shape, np.float32)],
+        [*case.counts, *case.size, *case.out, *case.low],
+        spec.parallel_range(*case.counts, case.size, case.out),
+        spec.scratch_bytes(case.size, case.out),
+    )
+    fast = run(launch, ConvForward(case.dtype, **case.structure()), case, [case.x, case.w], case.dy.shape)
+    np.testing.assert_array_equal(plain, fast)

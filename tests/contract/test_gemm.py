@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from tracemill.compiler.contract.gemm import DotGeneral
 from tracemill.compiler.contract.text import Epilogue
 from tracemill.compiler.contract.tiles import TileShape
@@ -28,9 +27,18 @@ def run(launch, spec, a, b, *, a_strides=None, b_strides=None, shares=1):
     sb = b_strides or [s // b.itemsize for s in b.strides]
     extents = [m, n, k, sa[r], sa[r + 1], sb[r], sb[r + 1], *batch, *sa[:r], *sb[:r]]
     steps = spec.parallel_range(int(np.prod(batch, dtype=int)), m, n)
-    memory = [x if not x.size else np.lib.stride_tricks.as_strided(x, (span(x),), (x.itemsize,)) for x in (a, b)]
-    (c,) = launch(spec.kernel(), memory, [((*batch, m, n), spec.dtype.numpy)], extents, steps,
-                  spec.scratch_bytes(), shares=shares)
+    memory = [
+        x if not x.size else np.lib.stride_tricks.as_strided(x, (span(x),), (x.itemsize,)) for x in (a, b)
+    ]
+    (c,) = launch(
+        spec.kernel(),
+        memory,
+        [((*batch, m, n), spec.dtype.numpy)],
+        extents,
+        steps,
+        spec.scratch_bytes(),
+        shares=shares,
+    )
     return c
 
 
@@ -55,7 +63,17 @@ def check(c: np.ndarray, a: np.ndarray, b: np.ndarray, dtype: dtypes.DType) -> N
     assert np.all(np.abs(c.astype(np.float64) - want) <= eps * (scale + 1e-30) * max(1, a.shape[-1] ** 0.5))
 
 
-SHAPES = [(1, 1, 1), (1, 5, 40), (13, 33, 32), (24, 17, 64), (7, 3, 10), (29, 20, 47), (4, 0, 5), (0, 3, 4), (3, 4, 0)]
+SHAPES = [
+    (1, 1, 1),
+    (1, 5, 40),
+    (13, 33, 32),
+    (24, 17, 64),
+    (7, 3, 10),
+    (29, 20, 47),
+    (4, 0, 5),
+    (0, 3, 4),
+    (3, 4, 0),
+]
 
 
 @pytest.mark.parametrize("dtype", [dtypes.f32, dtypes.f64], ids=str)
@@ -95,7 +113,7 @@ def test_bits_do_not_depend_on_tile_layout_or_leg(launcher, dtype):
         for tile in (None, SMALL, TileShape(6, 2, 8, 2)):
             for layout in (b, np.ascontiguousarray(b.T).T):
                 np.testing.assert_array_equal(run(launch, DotGeneral(dtype, tile=tile), a, layout), reference)
-        rows = np.concatenate([run(launch, DotGeneral(dtype), a[i:i + 1], b) for i in range(3)])
+        rows = np.concatenate([run(launch, DotGeneral(dtype), a[i : i + 1], b) for i in range(3)])
         np.testing.assert_array_equal(rows, reference[:3])
 
 
@@ -109,8 +127,9 @@ def chain(a, b):
     return acc
 
 
-@pytest.mark.parametrize("dtype", [dtypes.f16, dtypes.bf16, dtypes.i64, dtypes.i32, dtypes.i8, dtypes.u8,
-                                   dtypes.u64], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [dtypes.f16, dtypes.bf16, dtypes.i64, dtypes.i32, dtypes.i8, dtypes.u8, dtypes.u64], ids=str
+)
 @pytest.mark.parametrize("m,k,n", [(1, 1, 1), (13, 6, 35), (5, 9, 70), (3, 4, 0)])
 def test_other_dtypes(launch, dtype, m, k, n):
     rng = np.random.default_rng(2)
@@ -136,8 +155,14 @@ def test_strided_result(launch):
     p, v = random(rng, dtypes.f32, 2, 3, 7, 7), random(rng, dtypes.f32, 2, 3, 7, 32)
     spec = DotGeneral(dtypes.f32, batch_rank=2, strided_out=True)
     extents = [7, 32, 7, 7, 1, 32, 1, 2, 3, 147, 49, 672, 224, 96, 1, 672, 32]
-    (c,) = launch(spec.kernel(), [p, v], [((2, 7, 3, 32), np.float32)], extents, spec.parallel_range(6, 7, 32),
-                  spec.scratch_bytes())
+    (c,) = launch(
+        spec.kernel(),
+        [p, v],
+        [((2, 7, 3, 32), np.float32)],
+        extents,
+        spec.parallel_range(6, 7, 32),
+        spec.scratch_bytes(),
+    )
     np.testing.assert_allclose(c, (p @ v).transpose(0, 2, 1, 3), rtol=1e-5, atol=1e-5)
 
 
@@ -161,11 +186,22 @@ def test_epilogue(launch, m, k, n, request):
     own = len(DotGeneral(dtypes.f32, batch_rank=1).extents)
     epilogue = Epilogue(BIAS_RELU.replace("SLOT", str(own)), 2, ("width",))
     spec = DotGeneral(dtypes.f32, batch_rank=1, epilogue=epilogue)
-    a, b, bias = random(rng, dtypes.f32, 2, m, k), random(rng, dtypes.f32, 2, k, n), random(rng, dtypes.f32, n)
+    a, b, bias = (
+        random(rng, dtypes.f32, 2, m, k),
+        random(rng, dtypes.f32, 2, k, n),
+        random(rng, dtypes.f32, n),
+    )
     extents = [m, n, k, k, 1, n, 1, 2, m * k, k * n, n]
     for shares in (1, 3):
-        (y,) = launch(spec.kernel(), [a, b, bias], [((2, m, n), np.float32)], extents, spec.parallel_range(2, m, n),
-                      spec.scratch_bytes(), shares=shares)
+        (y,) = launch(
+            spec.kernel(),
+            [a, b, bias],
+            [((2, m, n), np.float32)],
+            extents,
+            spec.parallel_range(2, m, n),
+            spec.scratch_bytes(),
+            shares=shares,
+        )
         np.testing.assert_allclose(y, np.maximum(a @ b + bias, 0), rtol=1e-4, atol=1e-4)
 
 

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-
 from tracemill.compiler.opaque.indexing import Gather, IndexSelect, IndexStore, Scatter
 from tracemill.compiler.opaque.ordering import CumSum, Sort, TopK
 from tracemill.ir import dtypes
@@ -20,7 +19,11 @@ LANES = [((7,), 0), ((3, 40), 1), ((4, 5, 37), 1), ((0, 3), 0), ((3, 0), 1), ((2
 
 def values(dtype, shape, seed=0, nan=False):
     rng = np.random.default_rng(seed)
-    x = rng.integers(0, 2, shape).astype(bool) if dtype.is_bool else rng.integers(-9, 9, shape).astype(dtype.numpy)
+    x = (
+        rng.integers(0, 2, shape).astype(bool)
+        if dtype.is_bool
+        else rng.integers(-9, 9, shape).astype(dtype.numpy)
+    )
     if nan and dtype.is_float and x.size:
         x.reshape(-1)[rng.integers(0, x.size, 4)] = [np.nan, np.inf, -np.inf, np.nan]
     return x
@@ -33,7 +36,7 @@ def same(got, want):
 
 def view(shape, axis):
     """`[outer, extent, inner]`."""
-    return int(np.prod(shape[:axis])), shape[axis], int(np.prod(shape[axis + 1:]))
+    return int(np.prod(shape[:axis])), shape[axis], int(np.prod(shape[axis + 1 :]))
 
 
 @pytest.mark.parametrize("dtype", FEW, ids=str)
@@ -45,8 +48,15 @@ def test_cumsum(launch, dtype, reverse, shape, axis):
     wide = x.astype(dtype.compute.numpy)
     want = ordering._cumsum(SimpleNamespace(axis=axis, reverse=reverse), None, wide).astype(dtype.numpy)
     for shares in (1, 2):
-        (y,) = launch(spec.kernel(), [x], [(shape, dtype.numpy)], [outer, extent, inner],
-                      spec.parallel_range(outer, inner), spec.scratch_bytes(), shares=shares)
+        (y,) = launch(
+            spec.kernel(),
+            [x],
+            [(shape, dtype.numpy)],
+            [outer, extent, inner],
+            spec.parallel_range(outer, inner),
+            spec.scratch_bytes(),
+            shares=shares,
+        )
         same(y, want)
 
 
@@ -58,8 +68,15 @@ def test_sort(launch, dtype, falling, shape, axis):
     spec = Sort(dtype, falling)
     indices = ordering.order(x.astype(dtype.compute.numpy), axis, falling)
     for shares in (1, 3):
-        got, at = launch(spec.kernel(), [x], [(shape, dtype.numpy), (shape, np.int64)], [outer, extent, inner],
-                         spec.parallel_range(outer, inner), spec.scratch_bytes(extent), shares=shares)
+        got, at = launch(
+            spec.kernel(),
+            [x],
+            [(shape, dtype.numpy), (shape, np.int64)],
+            [outer, extent, inner],
+            spec.parallel_range(outer, inner),
+            spec.scratch_bytes(extent),
+            shares=shares,
+        )
         same(at, indices)
         same(got, np.take_along_axis(x, indices, axis))
 
@@ -73,8 +90,15 @@ def test_topk(launch, dtype, largest, shape, axis, k):
     indices = np.take(ordering.order(x.astype(dtype.compute.numpy), axis, largest), range(k), axis)
     result = indices.shape
     for shares in (1, 2):
-        got, at = launch(spec.kernel(), [x], [(result, dtype.numpy), (result, np.int64)], [outer, extent, inner, k],
-                         spec.parallel_range(outer, inner), spec.scratch_bytes(extent), shares=shares)
+        got, at = launch(
+            spec.kernel(),
+            [x],
+            [(result, dtype.numpy), (result, np.int64)],
+            [outer, extent, inner, k],
+            spec.parallel_range(outer, inner),
+            spec.scratch_bytes(extent),
+            shares=shares,
+        )
         same(at, indices)
         same(got, np.take_along_axis(x, indices, axis))
 
@@ -88,26 +112,47 @@ SLICES = [((5,), 0, 7), ((9, 40), 0, 12), ((3, 5, 2), 1, 17), ((4, 2), 0, 0), ((
 def test_slices(launch, dtype, index, shape, axis, count):
     x, (outer, extent, inner) = values(dtype, shape), view(shape, axis)
     idx = np.random.default_rng(1).integers(0, extent, count).astype(index.numpy)
-    attrs, picked = SimpleNamespace(axis=axis), (*shape[:axis], count, *shape[axis + 1:])
+    attrs, picked = SimpleNamespace(axis=axis), (*shape[:axis], count, *shape[axis + 1 :])
     update = values(dtype, picked, seed=2)
     extents = [outer, extent, inner, count]
     spec = IndexSelect(dtype, index)
     for shares in (1, 3):
-        (y,) = launch(spec.kernel(), [x, idx], [(picked, dtype.numpy)], extents, spec.parallel_range(outer, count), 0,
-                      shares=shares)
+        (y,) = launch(
+            spec.kernel(),
+            [x, idx],
+            [(picked, dtype.numpy)],
+            extents,
+            spec.parallel_range(outer, count),
+            0,
+            shares=shares,
+        )
         same(y, indexing._index_select(attrs, TensorType(dtype, picked), x, idx))
         for kind, reference in (("copy", indexing._index_copy), ("add", indexing._index_add)):
             if kind == "add" and dtype.is_bool:
                 continue
             store = IndexStore(kind, dtype, index)
-            (y,) = launch(store.kernel(), [x, idx, update], [(shape, dtype.numpy)], extents,
-                          store.parallel_range(outer, inner), store.scratch_bytes(extent), shares=shares)
+            (y,) = launch(
+                store.kernel(),
+                [x, idx, update],
+                [(shape, dtype.numpy)],
+                extents,
+                store.parallel_range(outer, inner),
+                store.scratch_bytes(extent),
+                shares=shares,
+            )
             wide = dtype.numpy if dtype.is_bool else dtype.compute.numpy
             same(y, reference(attrs, None, x.astype(wide), idx, update.astype(wide)).astype(dtype.numpy))
 
 
-ELEMENTS = [((5,), (7,), 0), ((3, 4), (3, 2), 1), ((4, 5, 2), (9, 5, 1), 0), ((3, 6), (2, 17), 1),
-            ((4, 3, 40), (3, 8, 35), 1), ((2, 3), (0, 3), 0), ((3, 4), (2, 4), 1)]
+ELEMENTS = [
+    ((5,), (7,), 0),
+    ((3, 4), (3, 2), 1),
+    ((4, 5, 2), (9, 5, 1), 0),
+    ((3, 6), (2, 17), 1),
+    ((4, 3, 40), (3, 8, 35), 1),
+    ((2, 3), (0, 3), 0),
+    ((3, 4), (2, 4), 1),
+]
 
 
 @pytest.mark.parametrize("index", [dtypes.i64, dtypes.i32], ids=str)
@@ -119,15 +164,29 @@ def test_elements(launch, dtype, index, shape, where, axis):
     attrs, rank = SimpleNamespace(axis=axis), len(shape)
     gather = Gather(dtype, index, rank, axis)
     for shares in (1, 3):
-        (y,) = launch(gather.kernel(), [x, idx], [(where, dtype.numpy)], [*shape, *where],
-                      gather.parallel_range(where), 0, shares=shares)
+        (y,) = launch(
+            gather.kernel(),
+            [x, idx],
+            [(where, dtype.numpy)],
+            [*shape, *where],
+            gather.parallel_range(where),
+            0,
+            shares=shares,
+        )
         same(y, indexing._gather(attrs, None, x, idx))
         for kind, reference in (("copy", indexing._scatter), ("add", indexing._scatter_add)):
             if kind == "add" and dtype.is_bool:
                 continue
             spec = Scatter(kind, dtype, index, rank, axis)
-            (y,) = launch(spec.kernel(), [x, idx, update], [(shape, dtype.numpy)], [*shape, *where],
-                          spec.parallel_range(shape), spec.scratch_bytes(shape), shares=shares)
+            (y,) = launch(
+                spec.kernel(),
+                [x, idx, update],
+                [(shape, dtype.numpy)],
+                [*shape, *where],
+                spec.parallel_range(shape),
+                spec.scratch_bytes(shape),
+                shares=shares,
+            )
             wide = dtype.numpy if dtype.is_bool else dtype.compute.numpy
             same(y, reference(attrs, None, x.astype(wide), idx, update.astype(wide)).astype(dtype.numpy))
 
@@ -138,11 +197,12 @@ def test_bad_index_sets_status(launch, kernel_failed, bad):
     f32, i64 = dtypes.f32, dtypes.i64
     grid = np.repeat(idx[:, None], 3, 1)
     for spec, arrays, extents, steps, scratch in (
-            (IndexSelect(f32, i64), [x, idx], [1, 5, 3, 3], 3, 0),
-            (IndexStore("add", f32, i64), [x, idx, update], [1, 5, 3, 3], 1, 0),
-            (IndexStore("copy", f32, i64), [x, idx, update], [1, 5, 3, 3], 1, 0),
-            (Gather(f32, i64, 2, 0), [x, grid], [5, 3, 3, 3], 3, 0),
-            (Scatter("add", f32, i64, 2, 0), [x, grid, update], [5, 3, 3, 3], 1, 0)):
+        (IndexSelect(f32, i64), [x, idx], [1, 5, 3, 3], 3, 0),
+        (IndexStore("add", f32, i64), [x, idx, update], [1, 5, 3, 3], 1, 0),
+        (IndexStore("copy", f32, i64), [x, idx, update], [1, 5, 3, 3], 1, 0),
+        (Gather(f32, i64, 2, 0), [x, grid], [5, 3, 3, 3], 3, 0),
+        (Scatter("add", f32, i64, 2, 0), [x, grid, update], [5, 3, 3, 3], 1, 0),
+    ):
         kernel = spec.kernel()
         assert kernel.fallible
         with pytest.raises(kernel_failed) as failure:

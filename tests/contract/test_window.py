@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-
 from tracemill.compiler.contract.window import Window
 from tracemill.ir import dtypes
 from tracemill.ir.dims import evaluate, sym
@@ -24,14 +23,20 @@ CASES = {
     "whole": (5, (7, 7), (7, 7), (1, 1), (1, 1), ((0, 0), (0, 0))),
     "empty": (0, (4, 4), (2, 2), (1, 1), (1, 1), ((0, 0), (0, 0))),
 }
-REFERENCES = {"max": lambda a, t, x: reference._best(a, t, x)[0], "argmax": lambda a, t, x: reference._best(a, t, x)[1],
-              "sum": reference._window_sum, "spread": reference._window_spread}
+REFERENCES = {
+    "max": lambda a, t, x: reference._best(a, t, x)[0],
+    "argmax": lambda a, t, x: reference._best(a, t, x)[1],
+    "sum": reference._window_sum,
+    "spread": reference._window_spread,
+}
 
 
 def geometry(name):
     planes, size, window, strides, dilations, pads = CASES[name]
-    out = tuple((n + sum(p) - (k - 1) * d - 1) // s + 1 for n, p, k, d, s in zip(
-        size, pads, window, dilations, strides, strict=True))
+    out = tuple(
+        (n + sum(p) - (k - 1) * d - 1) // s + 1
+        for n, p, k, d, s in zip(size, pads, window, dilations, strides, strict=True)
+    )
     attrs = SimpleNamespace(window=window, stride=strides, dilation=dilations, pads=pads)
     return planes, size, out, attrs
 
@@ -51,9 +56,15 @@ def check(launch, kind, name, dtype, shares):
     if kind == "max" and not dtype.is_float:
         want = REFERENCES[kind](attrs, TensorType(want_type, outputs), x)
     spec = Window(kind, dtype, attrs.window, attrs.stride, attrs.dilation)
-    (y,) = launch(spec.kernel(), [x], [(outputs, want_type.numpy)],
-                  [planes, *size, *out, *(p[0] for p in attrs.pads)],
-                  spec.parallel_range(planes, size, out), spec.scratch_bytes(size, out), shares=shares)
+    (y,) = launch(
+        spec.kernel(),
+        [x],
+        [(outputs, want_type.numpy)],
+        [planes, *size, *out, *(p[0] for p in attrs.pads)],
+        spec.parallel_range(planes, size, out),
+        spec.scratch_bytes(size, out),
+        shares=shares,
+    )
     np.testing.assert_array_equal(y.astype(np.float64), want.astype(np.float64))
 
 
