@@ -1,0 +1,24 @@
+"""Everything that registers public functions and tensor methods, imported once."""
+
+from __future__ import annotations
+
+from . import (
+           autograd,
+           creation,
+           indexing,
+           ops_index,
+           ops_math,
+           ops_matmul,
+           ops_reduce,
+           ops_shape,
+           printing,
+           random,
+)
+from .registry import FUNCTIONS, METHODS
+from .tensor import attach
+
+attach(METHODS)
+FUNCTIONS["set_printoptions"] = printing.set_printoptions
+
+__all__ = ["FUNCTIONS", "METHODS", "autograd", "creation", "indexing", "ops_index", "ops_math", "ops_matmul",
+           "ops_reduce", "ops_shape", "printing", "random"]
