@@ -28,7 +28,10 @@ def lower(node: Node) -> Lowered:
         CannotLower: no kernel covers the node; a bug of the fusion pass.
     """
     from .group import body_of, inputs_of, lower_group
+    from .opaque import OPAQUE
 
+    if node.op.name in OPAQUE:
+        return OPAQUE[node.op.name](node)
     body = body_of(node)
     cores = [n for n in body.nodes if n.op.kind is Kind.CONTRACTION]
     if len(cores) == 1:

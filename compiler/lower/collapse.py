@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ...ir.dims import Compound, Dim, SymDim, names, substitute, sym
@@ -9,14 +10,19 @@ from .index_maps import coefficients
 from .kernel_ir import Axis, Check, Index, Instruction, Kernel, Load, Store
 
 
-def collapse(kernel: Kernel) -> Kernel:
-    """The kernel with as few axes as its index maps allow. Kept and reduced axes don't mix; order is preserved."""
+def collapse(kernel: Kernel, apart: Sequence[str] = ()) -> Kernel:
+    """The kernel with as few axes as its index maps allow. Kept and reduced axes don't mix; order is preserved.
+
+    Args:
+        apart: axes that stay alone.
+    """
     for which in ("kept", "reduced"):
         axes: list[Axis] = list(getattr(kernel, which))
         at = len(axes) - 2
         while at >= 0:
             outer, inner = axes[at], axes[at + 1]
-            if all(_linear(d, outer, inner) for i in kernel.body for d in _maps(i)):
+            free = outer.name not in apart and inner.name not in apart
+            if free and all(_linear(d, outer, inner) for i in kernel.body for d in _maps(i)):
                 merged = Axis(outer.name, outer.extent * inner.extent)
                 kernel = replace(kernel, body=tuple(_merge(i, outer, inner) for i in kernel.body))
                 axes[at:at + 2] = [merged]

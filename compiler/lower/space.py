@@ -90,9 +90,10 @@ def reduction_space(reductions: Sequence[Node], sizes: GroupSizes) -> Space:
         here_reduced = [e for i, d in enumerate(shape) if i in axes for e in extents_of((d,))]
         if not orders:
             kept = tuple(Axis(f"i{k}", e) for k, e in enumerate(here_kept))
-            reduced = tuple(Axis(f"r{k}", e) for k, e in enumerate(here_reduced))
+            # All ones: a loop of one pass, so that every template has an axis to run over.
+            reduced = tuple(Axis(f"r{k}", e) for k, e in enumerate(here_reduced)) or (Axis("r0", 1),)
             by_rows = rows
-        elif (here_kept != [a.extent for a in kept] or here_reduced != [a.extent for a in reduced] or rows != by_rows):
+        elif (here_kept != [a.extent for a in kept] or (here_reduced or [1]) != [a.extent for a in reduced] or rows != by_rows):
             raise CannotLower("reductions over different axes in one group")
         take_kept, take_reduced = iter(kept), iter(reduced)
         order = tuple(next(take_reduced if i in axes else take_kept)
