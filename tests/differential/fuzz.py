@@ -1,0 +1,58 @@
+"""Run many random graphs through the whole pipeline: `python tests/differential/fuzz.py --graphs 2000 [--first SEED]`.
+
+Every graph is checked forward and gradient: float64 against the reference, float32 against both. Seeds of failures are
+printed; `--show SEED` prints a graph.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import traceback
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from compare import assert_close_f64, assert_error_f32, compiled, reference  # noqa: E402
+from random_graphs import f32, f64, random_graph  # noqa: E402
+
+
+def check(seed: int, nodes: int = 24, fuse: bool = True) -> None:
+    """Raises AssertionError where a run of the seed's graph is off."""
+    wide, narrow = random_graph(seed, f64, nodes), random_graph(seed, f32, nodes)
+    exact = reference(wide.graph, wide.inputs)
+    for k, (a, w) in enumerate(zip(compiled(wide.graph, wide.inputs, fuse), exact, strict=True)):
+        assert_close_f64(a, w, f"seed {seed}, float64 output {k}")
+    own = reference(narrow.graph, narrow.inputs)
+    for k, (a, w, e) in enumerate(zip(compiled(narrow.graph, narrow.inputs, fuse), own, exact, strict=True)):
+        assert_error_f32(a, w, e, f"seed {seed}, float32 output {k}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--graphs", type=int, default=2000)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--nodes", type=int, default=24)
+    parser.add_argument("--unfused", action="store_true")
+    parser.add_argument("--show", type=int)
+    args = parser.parse_args()
+    if args.show is not None:
+        print(random_graph(args.show, f64, args.nodes).graph)
+        return 0
+    failed: list[int] = []
+    start = time.perf_counter()
+    for seed in range(args.first, args.first + args.graphs):
+        try:
+            check(seed, args.nodes, not args.unfused)
+        except Exception:
+            failed.append(seed)
+            print(f"seed {seed} failed\n{traceback.format_exc(limit=-3)}", flush=True)
+        if (seed - args.first + 1) % 50 == 0:
+            print(f"{seed - args.first + 1} graphs, {len(failed)} failed, {time.perf_counter() - start:.0f} s", flush=True)
+    print(f"{args.graphs} graphs from seed {args.first}: {len(failed)} failed {failed}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
