@@ -1,114 +1,227 @@
-"""Phases: named stations on the way from a traced graph to a fused one, each with its passes and a legality check.
+"""Phases: the stations of a graph, the passes that lead into each, what each makes illegal, and the manager
+that runs them.
 
     traced → differentiated → optimizer → replicated → simplified → fused → planned → kernels
 
-The last two are no graph transformations: `emit` makes a plan of the fused graph, the kernel store compiles its kernels.
+The last two transform no graph: `emit` makes a plan of the fused graph, the kernel store compiles its
+kernels.
 """
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ..ir.errors import InternalError, TracemillError
+import numpy as np
+
+from ..ir.errors import InternalError, TracemillError, VerifyError
 from ..ir.graph import Graph
-from .passes import format_pass
-from .passes.autodiff import Autodiff
-from .passes.base import Pass
+from ..ir.verify import verify
+from .passes import Pass, format_pass
+from .passes.autodiff import SYMBOLS, Autodiff
 from .passes.optimizer import Optimizer
 from .passes.replicate import Replicate
+from .passes.rewriting import all_nodes
 from .passes.simplify import Simplify
 
 PHASES = ("traced", "differentiated", "optimizer", "replicated", "simplified", "fused", "planned", "kernels")
-
-# called after every pass with its number, the pass, the graph and the seconds it took
-Callback = Callable[[int, Pass, Graph, float], None]
+GRAPH_PHASES = PHASES[:PHASES.index("planned")]
 
 
-def passes_of(phase: str, fuse: bool = True) -> list[Pass]:
-    """The passes that lead from the phase before to `phase`."""
+def passes_of(phase: str, *, fuse: bool = True) -> tuple[Pass, ...]:
+    """The passes that lead from the phase before to `phase`.
+
+    Args:
+        fuse: form groups; off leaves every operator a kernel of its own.
+    """
     match phase:
         case "differentiated":
-            return [Autodiff()]
+            return (Autodiff(),)
         case "optimizer":
-            return [Optimizer()]
+            return (Optimizer(),)
         case "replicated":
-            return [Replicate()]
+            return (Replicate(),)
         case "simplified":
-            return [Simplify()]
+            return (Simplify(),)
         case "fused" if fuse:
             from .fusion import Fuse
 
-            return [Fuse()]
-    return []
+            return (Fuse(),)
+        case _:
+            return ()
 
 
-def illegal(graph: Graph, phase: str) -> str | None:
-    """What must not stand in a graph at `phase` but does, or None."""
-    at = PHASES.index(phase)
-    for node in graph.nodes:
-        if node.op.name == "gradient" and at >= PHASES.index("differentiated"):
-            return "a gradient node is left"
-        if node.op.name == "update" and at >= PHASES.index("optimizer"):
-            return "an update node is left"
-        if node.op.name == "with_value" and at >= PHASES.index("simplified"):
-            return "a with_value node is left"
-        if node.op.name == "fused" and at < PHASES.index("fused"):
-            return "a fused node stands in a graph that is not fused yet"
-    return None
+# -- legality ------------------------------------------------------------------------------------------------
+
+_SYMBOLIC = frozenset({*SYMBOLS, "update"})
+
+# Operators that must not occur any more (or not yet) in a phase.
+ILLEGAL: Mapping[str, frozenset[str]] = {
+    "traced": frozenset({"fused"}),
+    "differentiated": frozenset({*SYMBOLS, "fused"}),
+    "optimizer": frozenset({*_SYMBOLIC, "fused"}),
+    "replicated": frozenset({*_SYMBOLIC, "fused"}),
+    "simplified": frozenset({*_SYMBOLIC, "fused"}),
+    "fused": _SYMBOLIC,
+}
 
 
-@dataclass
+def check_legal(graph: Graph, phase: str) -> None:
+    """Raises VerifyError, at its place, for an operator that must not occur in `phase`."""
+    illegal = ILLEGAL[phase]
+    for node in all_nodes(graph):
+        if node.op.name in illegal:
+            raise VerifyError(f"{node.op.name} is illegal in phase {phase}", location=node.place.location)
+
+
+# -- callbacks -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PassEvent:
+    """One pass has run.
+
+    Attributes:
+        index: number of the pass in this run, from 1.
+        phase: the phase it leads into, or "" outside of phases.
+        seconds: its wall time.
+    """
+
+    index: int
+    phase: str
+    step: Pass
+    before: Graph
+    after: Graph
+    seconds: float
+
+
+Callback = Callable[[PassEvent], None]
+
+
+def verifying(event: PassEvent) -> None:
+    """Callback: verify the graph after every pass, and that its signature is still the same."""
+    verify(event.after)
+    before, after = event.before, event.after
+    if before.inputs != after.inputs or before.donations != after.donations:
+        raise VerifyError(f"{event.step.name} changed the inputs or donations of graph {before.name}")
+    if [o.type for o in before.outputs] != [o.type for o in after.outputs]:
+        raise VerifyError(f"{event.step.name} changed an output's type in graph {before.name}")
+    if isinstance(event.step, Simplify) and not event.step.is_canonical(after):
+        raise VerifyError(f"{event.step.name} stopped before the canonical form of graph {before.name}")
+
+
+class Timing:
+    """Callback: seconds per pass, in the order the passes first ran."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def __call__(self, event: PassEvent) -> None:
+        self.seconds[event.step.name] = self.seconds.get(event.step.name, 0.0) + event.seconds
+
+
+class Dump:
+    """Callback: write the graph before the first pass and after each as `003_fuse.ir`.
+
+    Args:
+        folder: made if it is not there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, event: PassEvent) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if event.index == 1:
+            write_graph(event.before, self.folder / "000_input.ir")
+        write_graph(event.after, self.folder / f"{event.index:03d}_{event.step.name}.ir")
+
+
+def chain(*callbacks: Callback | None) -> Callback:
+    """One callback that calls several."""
+    present = [c for c in callbacks if c is not None]
+
+    def call(event: PassEvent) -> None:
+        for callback in present:
+            callback(event)
+
+    return call
+
+
+def write_graph(graph: Graph, path: Path, header: str = "") -> None:
+    """Write a graph's text, and its large constants to `path` with the suffix .safetensors."""
+    from ..ir.text import print_graph
+
+    constants: dict[str, np.ndarray[Any, Any]] = {}
+    text = header + print_graph(graph, constants=constants, places=True)
+    path.write_text(text, encoding="utf-8")
+    if constants:
+        from ..ir.arrays import write_arrays
+
+        write_arrays(str(path.with_suffix(".safetensors")), {f"@{k}": v for k, v in constants.items()})
+
+
+# -- the manager ---------------------------------------------------------------------------------------------
+
+
 class PassManager:
     """Runs passes one by one.
 
-    Attributes:
-        callback: told of every pass (verify, time, dump); one for all purposes.
-        reproducers: folder for reproducers of failing passes; by default the system's temporary folder.
+    Args:
+        callback: called after every pass (verification, timing, dumps).
+        reproducers: folder for reproducers of failing passes; by default a new temporary one each.
     """
 
-    callback: Callback | None = None
-    reproducers: Path | None = None
-    count: int = field(default=0, init=False)
+    def __init__(self, callback: Callback | None = None, reproducers: Path | None = None) -> None:
+        self._callback = callback
+        self._reproducers = reproducers
+        self._count = 0
 
-    def run(self, graph: Graph, passes: Sequence[Pass]) -> Graph:
-        """The graph after all passes.
+    def run(self, graph: Graph, passes: Sequence[Pass], phase: str = "") -> Graph:
+        """The graph after all passes, in order.
+
+        Args:
+            phase: the phase they lead into; its legality is checked at the end.
 
         Raises:
-            TracemillError: the user's mistake, at the user's line.
-            InternalError: a pass failed; the message names a reproducer.
+            TracemillError: the graph asks for something that cannot be done; the user's line is in it.
+            InternalError: a pass failed or broke the graph; names a reproducer.
         """
-        for p in passes:
-            started = time.perf_counter()
+        for i, step in enumerate(passes):
+            self._count += 1
             try:
-                after = p.run(graph)
-            except InternalError as error:
-                raise self._reproduce(graph, p, error) from error
-            except TracemillError:
-                raise
+                started = time.perf_counter()
+                after = step.run(graph)
+                seconds = time.perf_counter() - started
+                if self._callback is not None:
+                    self._callback(PassEvent(self._count, phase, step, graph, after, seconds))
+                if phase and i == len(passes) - 1:
+                    check_legal(after, phase)
             except Exception as error:
-                raise self._reproduce(graph, p, error) from error
+                if isinstance(error, TracemillError) and not isinstance(error, (InternalError, VerifyError)):
+                    raise
+                raise self._failure(graph, step, error) from error
             graph = after
-            self.count += 1
-            if self.callback is not None:
-                self.callback(self.count, p, graph, time.perf_counter() - started)
         return graph
 
-    def _reproduce(self, graph: Graph, p: Pass, error: Exception) -> InternalError:
-        """Write the IR before the failing pass and say how to run it again."""
+    def _failure(self, graph: Graph, step: Pass, error: Exception) -> InternalError:
+        """Write the IR before the failing pass, and say how to run the pass on it again."""
+        message = error.message if isinstance(error, TracemillError) else str(error)
+        what = f"pass {step.name} failed on graph {graph.name!r}: {type(error).__name__}: {message}"
         try:
-            folder = self.reproducers or Path(tempfile.gettempdir())
-            handle, name = tempfile.mkstemp(".ir", f"tracemill-{p.name}-", folder)
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(str(graph))
-            hint = f'report it with the reproducer: tracemill opt {name} --passes "{format_pass(p)}"'
-        except OSError:
-            hint = "no reproducer could be written"
-        return InternalError(f"pass {p.name} failed: {type(error).__name__}: {error}", hint=hint)
+            folder = self._reproducers or Path(tempfile.mkdtemp(prefix="tracemill-reproducer-"))
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"{self._count:03d}_{step.name}_input.ir"
+            command = f"tracemill opt {path} --passes '{format_pass(step)}'"
+            header = "".join(f"# {line}\n" for line in (*what.splitlines(), f"run: {command}"))
+            write_graph(graph, path, header)
+        except Exception as problem:  # the failure itself matters more than its record
+            return InternalError(what, hint=f"no reproducer could be written: {problem}")
+        return InternalError(what, hint=f"please report it with {path}; to repeat it: {command}")
 
 
 def run_phases(graph: Graph, until: str = "fused", *, after: str = "traced", fuse: bool = True,
@@ -116,16 +229,15 @@ def run_phases(graph: Graph, until: str = "fused", *, after: str = "traced", fus
     """The graph at phase `until`.
 
     Args:
+        until: a phase of graphs: one before `planned`.
         after: the phase the graph is at.
-        fuse: off leaves one kernel an operator.
+        fuse: see `passes_of`.
 
     Raises:
-        ValueError: no such phase; TracemillError, InternalError: as `PassManager.run`.
+        ValueError: no such phase.
+        TracemillError, InternalError: see `PassManager.run`.
     """
     manager = PassManager(callback)
-    for phase in PHASES[PHASES.index(after) + 1:PHASES.index(until) + 1]:
-        graph = manager.run(graph, passes_of(phase, fuse))
-        problem = illegal(graph, phase)
-        if problem is not None:
-            raise InternalError(f"illegal graph after phase {phase}: {problem}")
+    for phase in GRAPH_PHASES[GRAPH_PHASES.index(after) + 1:GRAPH_PHASES.index(until) + 1]:
+        graph = manager.run(graph, passes_of(phase, fuse=fuse), phase)
     return graph

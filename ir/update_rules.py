@@ -1,6 +1,7 @@
 """The optimizers' update rules by name: which numbers they read, which states they keep, in which order.
 
-An `update{rule, n, n_states, flags}` node takes `params…, grads…, states…, hypers…` and gives `params…, states…`:
+An `update{rule, n, n_states, flags}` node takes `params…, grads…, states…, hypers…` and gives `params…,
+states…`:
 
 - `n` parameters, then their `n` gradients;
 - the states grouped by kind, in the order of `state_names(flags)`: the first kind of all parameters, then the
@@ -9,8 +10,9 @@ An `update{rule, n, n_states, flags}` node takes `params…, grads…, states…
 
 Frontends build such nodes, the optimizer pass expands them; this module is what both agree on: plain data.
 
-Flags are structure (they change the expanded graph), hyper-parameters are numbers (they never do). The flag `wd`
-says that the weight decay is not zero and so must be applied; without it `weight_decay` is not read at all.
+Flags are structure (they change the expanded graph), hyper-parameters are numbers (they never do). The flag
+`wd` says that the weight decay is not zero and so must be applied; without it `weight_decay` is not read at
+all.
 
 >>> UPDATE_RULES["adam"].state_names(("amsgrad",))
 ('step', 'exp_avg', 'exp_avg_sq', 'max_exp_avg_sq')
@@ -54,7 +56,7 @@ class UpdateRule:
         return self.states + tuple(state for flag, state in self.optional if flag in flags)
 
     def state_type(self, state: str, param: TensorType) -> TensorType:
-        """Type of a state of a parameter of type `param`. States start at zero unless their user says otherwise."""
+        """Type of a state of a parameter of type `param`. By default states start at zero."""
         return TensorType(f32, ()) if state in self.scalars else param
 
 
@@ -66,9 +68,10 @@ UPDATE_RULES: dict[str, UpdateRule] = {rule.name: rule for rule in (
         optional=(("momentum", "momentum_buffer"), ("dampening", "step")),
         flags=("momentum", "dampening", "nesterov", "maximize", "wd"),
         scalars=("step",),
-        doc="""g += weight_decay·p; buffer = momentum·buffer + (1 − dampening)·g; p −= lr·buffer, with
-        `nesterov` lr·(g + momentum·buffer). The buffer starts at zero, so its first value is g, as PyTorch defines
-        it; only where dampening is not zero (flag `dampening`) the first step has to be told apart, by `step`.""",
+        doc="""g += weight_decay·p; buffer = momentum·buffer + (1 − dampening)·g; p −= lr·buffer,
+        with `nesterov` lr·(g + momentum·buffer). The buffer starts at zero, so its first value is g, as
+        PyTorch defines it; only where dampening is not zero (flag `dampening`) the first step has to be told
+        apart, by `step`.""",
     ),
     UpdateRule(
         "adam",
@@ -96,9 +99,9 @@ UPDATE_RULES: dict[str, UpdateRule] = {rule.name: rule for rule in (
         optional=(("momentum", "momentum_buffer"), ("centered", "grad_avg")),
         flags=("momentum", "centered", "maximize", "wd"),
         scalars=("step",),
-        doc="""g += weight_decay·p; v = alpha·v + (1 − alpha)·g²; d = g / (√v + eps), with `centered` √(v − a²)
-        where a = alpha·a + (1 − alpha)·g; p −= lr·d, with `momentum` buffer = momentum·buffer + d and
-        p −= lr·buffer.""",
+        doc="""g += weight_decay·p; v = alpha·v + (1 − alpha)·g²; d = g / (√v + eps), with
+        `centered` √(v − a²) where a = alpha·a + (1 − alpha)·g; p −= lr·d, with `momentum`
+        buffer = momentum·buffer + d and p −= lr·buffer.""",
     ),
     UpdateRule(
         "adagrad",

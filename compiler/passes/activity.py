@@ -21,12 +21,12 @@ def is_differentiable(node: Node) -> bool:
 
 
 def active_nodes(outputs: Sequence[Node], wrt: Sequence[Node]) -> set[Node]:
-    """The nodes on a differentiable path from `wrt` to `outputs`: those that get a cotangent, if one arrives."""
+    """The nodes on a differentiable path from `wrt` to `outputs`: those that may get a cotangent."""
     return depends_on(outputs, wrt, is_differentiable)
 
 
 def reached(outputs: Sequence[Node], wrt: Sequence[Node]) -> tuple[bool, ...]:
-    """For every node of `wrt` whether some output depends on it by a differentiable path (no zeros by default)."""
+    """For every node of `wrt` whether an output depends on it by a differentiable path."""
     active = active_nodes(outputs, wrt)
     below: set[Node] = set()
     for node in reversed(postorder(outputs)):
@@ -41,8 +41,8 @@ def forward_reads(gradients: Sequence[Node], forward: Collection[Node], cotangen
                   loops: bool = True) -> list[Node]:
     """The forward values that `gradients` need: what a later backward pass has to find kept.
 
-    Views, repeats and widening casts count as their operand, constants as nothing, and values that only the backward
-    pass computes (`1 - n`) as the forward values they are computed from.
+    Views, repeats and widening casts count as their operand, constants as nothing, and values that only the
+    backward pass computes (`1 - n`) as the forward values they are computed from.
 
     Args:
         gradients: nodes made by `backward`.

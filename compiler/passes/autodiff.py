@@ -20,7 +20,7 @@ SYMBOLS = frozenset({"gradient", "with_value", "stop_gradient", "custom_vjp"})
 
 @dataclass(frozen=True)
 class Autodiff:
-    """Expand every gradient node by reverse mode, inner ones first, and drop the symbols that only steer it."""
+    """Expand gradient nodes by reverse mode, inner ones first, and drop the symbols that only steer it."""
 
     name: ClassVar[str] = "autodiff"
 
@@ -45,7 +45,8 @@ def _strip(graph: Graph) -> Graph:
 
     A node with a kept value is not computed again: its derivative may read it where no `with_value` stands.
     """
-    kept = {n.inputs[0]: n.inputs[1] for n in graph.nodes if n.op.name == "with_value" and not n.inputs[1].inputs}
+    kept = {n.inputs[0]: n.inputs[1]
+            for n in graph.nodes if n.op.name == "with_value" and not n.inputs[1].inputs}
 
     def visit(node: Node, inputs: tuple[Node, ...]) -> Replacement:
         if node in kept:
@@ -66,10 +67,11 @@ def _strip(graph: Graph) -> Graph:
 def residuals(graph: Graph, outputs: Sequence[Node], wrt: Sequence[Node]) -> list[Node]:
     """The nodes of `graph` whose values a later backward pass of `outputs` with respect to `wrt` would read.
 
-    Keeping their values (and handing them to the later graph by `with_value`) makes the forward pass run once.
-    Graph inputs among them are listed too: the backward pass reads their values of this run. Where `graph` itself
-    holds gradient nodes, values inside their expansion count as the forward values they are computed from. What a
-    scan's derivative needs of its steps is no node of `graph`: a later backward pass runs such a loop again.
+    Keeping their values (and handing them to the later graph by `with_value`) makes the forward pass run
+    once. Graph inputs among them are listed too: the backward pass reads their values of this run. Where
+    `graph` itself holds gradient nodes, values inside their expansion count as the forward values they are
+    computed from. What a scan's derivative needs of its steps is no node of `graph`: a later backward pass
+    runs such a loop again.
 
     Args:
         outputs, wrt: nodes below the graph's outputs.

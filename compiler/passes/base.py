@@ -54,12 +54,13 @@ def parse_pipeline(text: str, registry: Mapping[str, type[Any]]) -> list[Pass]:
     """The passes that a pipeline text names.
 
     Args:
-        text: `NAME` or `NAME{option=value,…}`, comma-separated; values are integers, floats, `true`, `false`, strings.
-            An option without value is `true`.
+        text: `NAME` or `NAME{option=value,…}`, comma-separated; values are integers, floats, `true`, `false`,
+            strings. An option without value is `true`.
         registry: passes by name.
 
     Raises:
-        IRSyntaxError: with a caret, for a slip of syntax, an unknown pass or option, or a value of the wrong type.
+        IRSyntaxError: with a caret, for a slip of syntax, an unknown pass or option, or a value of the wrong
+            type.
     """
     from lark import Lark
     from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedInput, UnexpectedToken
@@ -71,7 +72,8 @@ def parse_pipeline(text: str, registry: Mapping[str, type[Any]]) -> list[Pass]:
     try:
         tree = Lark(grammar, parser="lalr", maybe_placeholders=False).parse(text)
     except UnexpectedCharacters as error:
-        raise fail(f"unexpected character {text[error.pos_in_stream or 0]!r}", error.line, error.column) from None
+        raise fail(f"unexpected character {text[error.pos_in_stream or 0]!r}", error.line,
+                   error.column) from None
     except UnexpectedToken as error:
         if error.token.type == "$END":
             raise fail("the pipeline ends too early", 1, len(text) + 1) from None
@@ -84,19 +86,22 @@ def parse_pipeline(text: str, registry: Mapping[str, type[Any]]) -> list[Pass]:
         name, *options = item.children
         cls = registry.get(str(name))
         if cls is None:
-            raise fail(f"no pass is called {str(name)!r}{_meant(str(name), registry)}", name.line, name.column)
+            raise fail(f"no pass is called {str(name)!r}{_meant(str(name), registry)}", name.line,
+                       name.column)
         known, values = options_of(cls), {}
         for option in options:
             key, token = option.children[0], option.children[1] if len(option.children) > 1 else None
             if str(key) not in known:
-                raise fail(f"pass {name} has no option {str(key)!r}{_meant(str(key), known)}", key.line, key.column)
+                raise fail(f"pass {name} has no option {str(key)!r}{_meant(str(key), known)}", key.line,
+                           key.column)
             wanted = known[str(key)][0]
             value = True if token is None else _value(token)
             if wanted is float and type(value) is int:
                 value = float(value)
             if type(value) is not wanted:
                 at = key if token is None else token
-                raise fail(f"option {key} of pass {name} takes {_KINDS.get(wanted, wanted.__name__)}", at.line, at.column)
+                raise fail(f"option {key} of pass {name} takes {_KINDS.get(wanted, wanted.__name__)}",
+                           at.line, at.column)
             values[str(key)] = value
         passes.append(cls(**values))
     return passes

@@ -2,14 +2,13 @@
 
 A scan's derivative is the scan in the other direction over what the forward loop kept (Griewank and Walther,
 "Evaluating Derivatives", ch. 12): the forward loop gets extra stacked results for exactly the values that the
-backward body reads. The cotangents of the carries are carried; those of loop-invariant operands are carried sums;
-those of the scanned operands are stacked.
+backward body reads. The cotangents of the carries are carried; those of loop-invariant operands are carried
+sums; those of the scanned operands are stacked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Union
 
 from ...ir.build import Builder
 from ...ir.errors import AutogradError
@@ -21,7 +20,7 @@ from .loops import merge_loops
 from .rewriting import depends_on, inline, substitute
 
 # A node's cotangent: one node, or for several results one each (None where none arrived).
-Cotangent = Union[Node, tuple[Union[Node, None], ...]]
+Cotangent = Node | tuple[Node | None, ...]
 Backward = Callable[[Sequence[Node], Sequence[Node], Sequence[Node]], list[Node]]
 # rule(backward, builder, node, cotangent, which inputs need one) -> one per input
 Rule = Callable[[Backward, Builder, Node, Cotangent, tuple[bool, ...]], Sequence["Node | None"]]
@@ -36,7 +35,8 @@ def _arguments(first: int, types: Sequence[TensorType]) -> list[Node]:
     return [input_node(first + i, t) for i, t in enumerate(types)]
 
 
-def _while(backward: Backward, b: Builder, node: Node, ct: Cotangent, needed: tuple[bool, ...]) -> Sequence[Node | None]:
+def _while(backward: Backward, b: Builder, node: Node, ct: Cotangent,
+           needed: tuple[bool, ...]) -> Sequence[Node | None]:
     raise AutogradError("a while loop is not differentiable: how often it runs is known only while it runs",
                         location=node.place.location,
                         hint="use scan with a fixed length, masking the steps that come after the end")
@@ -48,7 +48,8 @@ def _with_value(backward: Backward, b: Builder, node: Node, ct: Cotangent,
     return [ct, None]
 
 
-def _custom(backward: Backward, b: Builder, node: Node, ct: Cotangent, needed: tuple[bool, ...]) -> Sequence[Node | None]:
+def _custom(backward: Backward, b: Builder, node: Node, ct: Cotangent,
+            needed: tuple[bool, ...]) -> Sequence[Node | None]:
     results = results_of(b, node)
     given = (ct,) if isinstance(ct, Node) else ct
     cts = [_zeros(b, r.tensor_type) if c is None else c for r, c in zip(results, given, strict=True)]
@@ -56,7 +57,8 @@ def _custom(backward: Backward, b: Builder, node: Node, ct: Cotangent, needed: t
     return [g if x.dtype.is_float else None for g, x in zip(found, node.inputs, strict=True)]
 
 
-def _cond(backward: Backward, b: Builder, node: Node, ct: Cotangent, needed: tuple[bool, ...]) -> Sequence[Node | None]:
+def _cond(backward: Backward, b: Builder, node: Node, ct: Cotangent,
+          needed: tuple[bool, ...]) -> Sequence[Node | None]:
     """A branch on the same predicate; each side computes its forward values again and differentiates them."""
     given = (ct,) if isinstance(ct, Node) else ct
     operands = node.inputs[1:]
@@ -88,7 +90,8 @@ def _fresh(specs: Sequence[InputSpec], taken: Sequence[InputSpec]) -> list[Input
     return out
 
 
-def _scan(backward: Backward, b: Builder, node: Node, ct: Cotangent, needed: tuple[bool, ...]) -> Sequence[Node | None]:
+def _scan(backward: Backward, b: Builder, node: Node, ct: Cotangent,
+          needed: tuple[bool, ...]) -> Sequence[Node | None]:
     given = (ct,) if isinstance(ct, Node) else ct
     body, n_carry, n_xs = node.attrs.body, node.attrs.n_carry, node.attrs.n_xs
     inputs = [body.input_node(i) for i in range(len(body.inputs))]
@@ -97,7 +100,7 @@ def _scan(backward: Backward, b: Builder, node: Node, ct: Cotangent, needed: tup
     scanned = [i for i in active if n_carry <= i < n_carry + n_xs]
     consts = [i for i in active if i >= n_carry + n_xs]
 
-    # One step backwards: from the cotangents of the active carries and of the stacked results that received one.
+    # One step backwards, from the cotangents of active carries and of stacked results that received one.
     moved = active_nodes(body.outputs, [inputs[i] for i in active])
     entering = [i for i, out in enumerate(body.outputs)
                 if (i in carries if i < n_carry else given[i] is not None and out in moved)]
@@ -118,14 +121,15 @@ def _scan(backward: Backward, b: Builder, node: Node, ct: Cotangent, needed: tup
     outputs = [gradient[i] for i in carries]
     outputs += [b.add(s, gradient[i]) for s, i in zip(sums, consts, strict=True)]
     outputs += [gradient[i] for i in scanned]
-    reverse = b.scan(*operands.nodes, body=operands.body(f"{body.name}_vjp", outputs), n_carry=len(operands.carries),
+    reverse = b.scan(*operands.nodes, body=operands.body(f"{body.name}_vjp", outputs),
+                     n_carry=len(operands.carries),
                      n_xs=len(operands.xs), length=node.attrs.length, reverse=not node.attrs.reverse)
     spread = dict(zip([*carries, *consts, *scanned], results_of(b, reverse), strict=True))
     return [spread[i] if wanted else None for i, wanted in enumerate(needed)]
 
 
 def _active_operands(body: Graph, inputs: Sequence[Node], n_carry: int, needed: Sequence[bool]) -> list[int]:
-    """Operands with a cotangent: those that need one, and carries that become dependent on them in the loop."""
+    """Operands with a cotangent: those that need one, and carries that depend on them in the loop."""
     active = {i for i, wanted in enumerate(needed) if wanted}
     while True:
         moved = active_nodes(body.outputs, [inputs[i] for i in sorted(active)])
@@ -157,7 +161,7 @@ class _Operands:
 
 def _add_reads(b: Builder, operands: _Operands, node: Node, inputs: Sequence[Node], step: Sequence[Node],
                places: Sequence[Node]) -> None:
-    """Add what the step reads of the forward loop: operands as they are, everything else as extra stacked results."""
+    """Add what the step reads of the forward loop: operands as they are, the rest as more stacked results."""
     body, n_carry, n_xs = node.attrs.body, node.attrs.n_carry, node.attrs.n_xs
     # What depends on invariants alone is not stacked: the step computes it again.
     changing = depends_on(body.outputs, inputs[:n_carry + n_xs], lambda _: True)

@@ -1,5 +1,7 @@
-"""Merging of scans that run the same loop, as differentiation leaves them: the forward scan and its versions with
-more stacked results."""
+"""Merging of scans that run the same loop.
+
+Differentiation leaves them: the forward scan, and versions of it with more stacked results.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,14 @@ from .rewriting import has_bodies, map_bodies, rewrite
 
 
 def merge_loops(graph: Graph) -> Graph:
-    """Every set of scans with the same operands and the same carries becomes one with all their stacked results.
+    """Scans with the same operands and the same carries become one with all their stacked results.
 
     Works inside bodies too. Linear in the size of the graph.
     """
     if not any(has_bodies(n) for n in graph.nodes):
         return graph
-    graph = rewrite(graph, lambda n, i: map_bodies(n, i, merge_loops) if has_bodies(n) else None, inside=False)
+    graph = rewrite(graph, lambda n, i: map_bodies(n, i, merge_loops) if has_bodies(n) else None,
+                    inside=False)
     groups: dict[Any, list[Node]] = {}
     for node in graph.nodes:
         if node.op.name == "scan":

@@ -1,8 +1,8 @@
 """Optimizer insertion: expands `update` nodes into arithmetic, by the rules of `ir/update_rules.py`.
 
-The formulas are PyTorch's, hyper-parameter arithmetic (1 − beta, bias corrections, the step's learning rate) is done in
-float64 as Python does it there, then rounded once to the dtype the parameter computes in. Sixteen-bit parameters and
-states are widened first and rounded once at the end.
+The formulas are PyTorch's, hyper-parameter arithmetic (1 − beta, bias corrections, the step's learning rate)
+is done in float64 as Python does it there, then rounded once to the dtype the parameter computes in.
+Parameters and states of sixteen bits are widened first and rounded once at the end.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Optimizer:
     name: ClassVar[str] = "optimizer"
 
     def run(self, graph: Graph) -> Graph:
-        """Raises AttributeValueError for flags the rule does not have, or a number of states that does not fit them."""
+        """Raises AttributeValueError for unknown flags, or a number of states that does not fit them."""
         return rewrite(graph, _expand)
 
 
@@ -42,13 +42,15 @@ def _expand(node: Node, inputs: tuple[Node, ...]) -> Replacement:
         raise AttributeValueError(f"update {rule.name} with flags {node.attrs.flags!r} has the states "
                                   f"{', '.join(names) or 'none'}, got {k}", location=node.place.location)
     b = Builder(node.place)
-    params, grads, states, hypers = (inputs[:n], inputs[n:2 * n], inputs[2 * n:n * (2 + k)], inputs[n * (2 + k):])
+    params, grads, states, hypers = (inputs[:n], inputs[n:2 * n], inputs[2 * n:n * (2 + k)],
+                                     inputs[n * (2 + k):])
     new_params: list[Node] = []
     new_states: list[list[Node]] = [[] for _ in names]
     for i, (p, g) in enumerate(zip(params, grads, strict=True)):
         old = {name: states[j * n + i] for j, name in enumerate(names)}
         step = _Step(b, p.dtype.compute, frozenset(flags), dict(zip(rule.hypers, hypers, strict=True)))
-        new_p, new = _RULES[rule.name](step, step.wide(p), step.wide(g), {s: step.wide(v) for s, v in old.items()})
+        new_p, new = _RULES[rule.name](step, step.wide(p), step.wide(g),
+                                       {s: step.wide(v) for s, v in old.items()})
         new_params.append(step.narrow(new_p, p))
         for j, name in enumerate(names):
             new_states[j].append(step.narrow(new[name], old[name]))

@@ -1,4 +1,4 @@
-"""Replication: one step graph per device with collectives between them. For one device it is the graph itself."""
+"""Replication: one step graph per device, with collectives between them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Reverse-mode differentiation of nodes.
 
-The rule of an ordinary operator is its record's `vjp`; operators with body graphs have theirs in `control_vjp`.
-Everything here is symbolic: cotangents are nodes at the place of the forward node they belong to.
+The rule of an ordinary operator is its record's `vjp`; operators with body graphs have theirs in
+`control_vjp`. Everything here is symbolic: cotangents are nodes at the place of the forward node they belong
+to.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from .control_vjp import CONTROL_RULES, Cotangent
 def backward(outputs: Sequence[Node], cotangents: Sequence[Node], wrt: Sequence[Node]) -> list[Node]:
     """The gradients of `sum(output · cotangent)` with respect to `wrt`.
 
-    Contributions to a node are added in reverse graph order. A node of `wrt` that does not reach any output gets
-    zeros. Nodes of `wrt` may depend on each other; each gets its total derivative.
+    Contributions to a node are added in reverse graph order. A node of `wrt` that does not reach any output
+    gets zeros. Nodes of `wrt` may depend on each other; each gets its total derivative.
 
     Args:
         cotangents: one per output, of its type.
@@ -57,14 +58,15 @@ def backward(outputs: Sequence[Node], cotangents: Sequence[Node], wrt: Sequence[
             received.setdefault((node.inputs[0], node.attrs.index), []).append(ct)
             continue
         needed = tuple(i in active for i in node.inputs)
-        for x, contribution, wants in zip(node.inputs, _contributions(b, node, ct, needed), needed, strict=True):
+        for x, contribution, wants in zip(node.inputs, _contributions(b, node, ct, needed), needed,
+                                          strict=True):
             if wants and contribution is not None:
                 received.setdefault((x, 0), []).append(_fitted(b, node, x, contribution))
     return [gradients.get(x) or _zeros(x) for x in wrt]
 
 
 def _collect(b: Builder, node: Node, received: dict[tuple[Node, int], list[Node]]) -> Cotangent | None:
-    """The node's whole cotangent: one sum, or one per result (None where nothing arrived). None if nothing did."""
+    """The node's whole cotangent: one sum, or one per result; None where nothing arrived."""
     types = node.result_types
     sums = tuple(_total(b, received.pop((node, i), ())) for i in range(len(types)))
     if all(s is None for s in sums):
@@ -95,13 +97,14 @@ def _contributions(b: Builder, node: Node, ct: Cotangent, needed: tuple[bool, ..
                             hint="detach its operands if no gradient is wanted through it")
     found = node.op.vjp(b, node, ct, *node.inputs)
     if len(found) != len(node.inputs):
-        raise InternalError(f"the vjp of {node.op.name} gave {len(found)} cotangents for {len(node.inputs)} inputs",
+        raise InternalError(f"the vjp of {node.op.name} gave {len(found)} cotangents for {len(node.inputs)} "
+                            "inputs",
                             location=node.place.location)
     return found
 
 
 def _fitted(b: Builder, node: Node, x: Node, ct: Node) -> Node:
-    """A contribution in x's type: rank-0 operands of elementwise operators were repeated, so theirs are summed."""
+    """A contribution in x's type: those of repeated rank-0 operands are summed."""
     if x.type == ct.type:
         return ct
     if node.op.kind is Kind.ELEMENTWISE and not x.shape and ct.dtype is x.dtype:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Union
 
 from ...ir.graph import Graph
 from ...ir.node import Node, postorder
 from ...ir.types import TupleType
 
-# What a node becomes: another node; for one with several results also one node per result; None for "the same".
-Replacement = Union[Node, tuple[Node, ...], None]
+# What a node becomes: another node; for one with several results also one node per result; None for "the
+# same".
+Replacement = Node | tuple[Node, ...] | None
 Visit = Callable[[Node, tuple[Node, ...]], Replacement]
 
 
@@ -38,7 +38,8 @@ def map_bodies(node: Node, inputs: tuple[Node, ...], transform: Callable[[Graph]
 def rewrite(graph: Graph, visit: Visit, *, inside: bool = True) -> Graph:
     """The graph with every node replaced once, inputs first.
 
-    Unlike `Graph.rewrite` a node with several results may become separate nodes, and body graphs are rewritten too.
+    Unlike `Graph.rewrite` a node with several results may become separate nodes, and body graphs are
+    rewritten too.
 
     Args:
         visit: called with the old node (its bodies already rewritten) and its new inputs.
@@ -86,7 +87,7 @@ def inline(graph: Graph, args: Sequence[Node]) -> tuple[Node, ...]:
 
 
 def depends_on(roots: Sequence[Node], sources: Iterable[Node], through: Callable[[Node], bool]) -> set[Node]:
-    """Nodes below `roots` that read one of `sources` by a path of nodes for which `through` holds; sources included."""
+    """The `sources`, and nodes below `roots` that read one by a path on which `through` holds everywhere."""
     found = set(sources)
     for node in postorder(roots):
         if node not in found and any(i in found for i in node.inputs) and through(node):

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-
 from tracemill.compiler.passes.activity import reached
 from tracemill.compiler.passes.autodiff import SYMBOLS, Autodiff, residuals
 from tracemill.compiler.passes.rewriting import all_nodes
@@ -56,9 +55,12 @@ def weighted(x: Node, seed: int = 5) -> Node:
     return total(b.mul(x, b.constant(w, f64)))
 
 
-def check(f: Callable[..., Node], *shapes: Sequence[int], low: float = -1.0, high: float = 1.0, second: bool = False,
+def check(f: Callable[..., Node], *shapes: Sequence[int], low: float = -1.0, high: float = 1.0,
+          second: bool = False,
           rtol: float = 2e-6) -> None:
-    """Compare the gradient of `f` in every argument with central differences; `second`: of a gradient's projection."""
+    """Compare the gradient of `f` in every argument with central differences; `second`: of a gradient's
+    projection.
+    """
     rng = np.random.default_rng(1)
     values = [rng.uniform(low, high, s) for s in shapes]
     specs, xs = arguments(*shapes)
@@ -200,7 +202,7 @@ def test_third_derivative() -> None:
     np.testing.assert_allclose(value, 8 * np.exp(0.6), rtol=1e-13)
 
 
-# -- which nodes get what ------------------------------------------------------------------------------------------
+# -- which nodes get what ------------------------------------------------------------------------------------
 
 
 def test_wrt_intermediate_nodes_that_depend_on_each_other() -> None:
@@ -284,7 +286,7 @@ def test_integer_wrt_and_operators_without_derivative_are_errors() -> None:
     assert reached([cast], [x]) == (False,)
 
 
-# -- symbols -------------------------------------------------------------------------------------------------------
+# -- symbols -------------------------------------------------------------------------------------------------
 
 
 def test_with_value_takes_the_value_and_sends_the_gradient_on() -> None:
@@ -303,7 +305,8 @@ def test_custom_vjp_is_used_and_is_differentiable_itself() -> None:
     one, (x,) = arguments((3,))
     three, (bx, _, ct) = arguments((3,), (3,), (3,))
     forward = Graph("cube", one, (b.mul(x, b.mul(x, x)),))
-    backward = Graph("cube_vjp", three, (b.mul(ct, b.mul(b.scalar(10.0, f64), b.mul(bx, bx))),))  # not the true one
+    backward = Graph("cube_vjp", three, (b.mul(ct, b.mul(b.scalar(10.0, f64), b.mul(bx, bx))),
+                                         ))  # not the true one
     y = b.result(b.custom_vjp(input_node(0, t), forward=forward, backward=backward), index=0)
     first, = grad(total(y), x)
     second, = grad(total(first), x)
@@ -323,17 +326,20 @@ def test_gradient_inside_a_body() -> None:
         np.testing.assert_allclose(found, np.exp(v))
 
 
-# -- loops and branches --------------------------------------------------------------------------------------------
+# -- loops and branches --------------------------------------------------------------------------------------
 
 
 def rnn(xs: Node, h0: Node, w: Node, u: Node, *, reverse: bool = False) -> tuple[Node, Node]:
     """Final state and all states of h' = tanh(x·w + h·u), x the slices of xs."""
     types = [h0.tensor_type, TensorType(f64, xs.shape[1:]), w.tensor_type, u.tensor_type]
     h, x, wi, ui = (input_node(i, t) for i, t in enumerate(types))
-    mixed = b.add(b.dot(x, wi, contract_a=(1,), contract_b=(0,)), b.dot(h, ui, contract_a=(1,), contract_b=(0,)))
+    mixed = b.add(b.dot(x, wi, contract_a=(1,), contract_b=(0,)),
+                  b.dot(h, ui, contract_a=(1,), contract_b=(0,)))
     new = b.tanh(mixed)
-    body = Graph("cell", tuple(InputSpec(n, t) for n, t in zip("hxwu", types, strict=True)), (new, b.mul(new, new)))
-    last, stacked = b.results(b.scan(h0, xs, w, u, body=body, n_carry=1, n_xs=1, length=xs.shape[0], reverse=reverse))
+    body = Graph("cell", tuple(InputSpec(n, t) for n, t in zip("hxwu", types, strict=True)),
+                 (new, b.mul(new, new)))
+    last, stacked = b.results(b.scan(h0, xs, w, u, body=body, n_carry=1, n_xs=1, length=xs.shape[0],
+                                     reverse=reverse))
     return last, stacked
 
 
@@ -427,7 +433,7 @@ def test_cond(taken: bool) -> None:
     check(f, (3,), (3,), second=True, rtol=2e-5)
 
 
-# -- residuals -----------------------------------------------------------------------------------------------------
+# -- residuals -----------------------------------------------------------------------------------------------
 
 
 def test_residuals_are_what_the_backward_pass_reads() -> None:
@@ -453,7 +459,8 @@ def test_residuals_with_value_give_the_same_gradient_without_the_forward_pass() 
     held = evaluate(Graph("first", specs, tuple(kept)), values)
     extra = tuple(InputSpec(f"r{i}", n.tensor_type) for i, n in enumerate(kept))
     inputs = [input_node(len(specs) + i, n.tensor_type) for i, n in enumerate(kept)]
-    later = g.rewrite(lambda n, i: b.with_value(n.with_inputs(i), inputs[kept.index(n)]) if n in kept else None)
+    later = g.rewrite(lambda n, i: b.with_value(n.with_inputs(i),
+                                                inputs[kept.index(n)]) if n in kept else None)
     late = Graph("second", (*specs, *extra), grad(later.outputs[0], w))
     second = differentiated(late)
     np.testing.assert_array_equal(evaluate(second, [*values, *held])[0], expected)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from tracemill.compiler.passes.optimizer import Optimizer
 from tracemill.ir.build import Builder
 from tracemill.ir.dtypes import bf16, f32, f64
@@ -77,7 +76,8 @@ REFERENCES: dict[str, Callable[..., Any]] = {
 CASES = [
     ("sgd", ""), ("sgd", "wd"), ("sgd", "maximize"), ("sgd", "momentum"), ("sgd", "momentum,nesterov,wd"),
     ("sgd", "dampening,momentum,wd"),
-    ("adam", ""), ("adam", "wd"), ("adam", "amsgrad"), ("adam", "maximize,wd"), ("adamw", "wd"), ("adamw", "amsgrad,wd"),
+    ("adam", ""), ("adam", "wd"), ("adam", "amsgrad"), ("adam", "maximize,wd"), ("adamw", "wd"),
+    ("adamw", "amsgrad,wd"),
     ("rmsprop", ""), ("rmsprop", "wd"), ("rmsprop", "centered"), ("rmsprop", "centered,momentum,wd"),
     ("adagrad", ""), ("adagrad", "wd"), ("adagrad", "maximize"),
 ]
@@ -89,7 +89,8 @@ def step_graph(rule: str, flags: str, params: list[TensorType]) -> Graph:
     names = record.state_names(parse_flags(record, flags))
     specs = [InputSpec(f"p{i}", t, "parameter") for i, t in enumerate(params)]
     specs += [InputSpec(f"g{i}", t) for i, t in enumerate(params)]
-    specs += [InputSpec(f"{s}{i}", record.state_type(s, t), "state") for s in names for i, t in enumerate(params)]
+    specs += [InputSpec(f"{s}{i}", record.state_type(s, t), "state") for s in names for i,
+              t in enumerate(params)]
     specs += [InputSpec(h, TensorType(f64, ()), "hyper", HYPERS[rule][h]) for h in record.hypers]
     b = Builder()
     inputs = [input_node(i, s.type) for i, s in enumerate(specs)]
@@ -130,7 +131,8 @@ def test_rule_over_several_steps(rule: str, flags: str, dtype: Any, rtol: float)
 
 def test_states_are_grouped_by_kind_and_steps_count() -> None:
     graph = step_graph("adam", "", [TensorType(f32, (2,)), TensorType(f32, (3,))])
-    assert [s.name for s in graph.inputs[4:10]] == ["step0", "step1", "exp_avg0", "exp_avg1", "exp_avg_sq0", "exp_avg_sq1"]
+    assert [s.name for s in graph.inputs[4:10]] == ["step0", "step1", "exp_avg0", "exp_avg1", "exp_avg_sq0",
+                                                    "exp_avg_sq1"]
     assert [o.type for o in graph.outputs] == [s.type for s in (*graph.inputs[:2], *graph.inputs[4:10])]
     zeros = [np.zeros(s.type.shape, s.type.dtype.numpy) for s in graph.inputs[:10]]
     out = evaluate(graph, [*zeros, *[None] * 5])

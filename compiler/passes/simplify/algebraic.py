@@ -1,7 +1,7 @@
 """Algebraic rewrites, from one table. Only what keeps every bit, but for the rows marked `exact=False`.
 
-What is missing is missing on purpose: `x + 0.0` (−0.0 + 0.0 is 0.0), `x * 0.0` and `x - x` (NaN, infinities), `-(x - y)`
-(the sign of zero), any reassociation of floats, and everything about exp and log.
+What is missing is missing on purpose: `x + 0.0` (−0.0 + 0.0 is 0.0), `x * 0.0` and `x - x` (NaN, infinities),
+`-(x - y)` (the sign of zero), any reassociation of floats, and everything about exp and log.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .patterns import Row
 
 
 def power_of_two(c: Any) -> bool:
-    """True for ±2^n whose reciprocal is exact too (and no subnormal, which a kernel may treat differently)."""
+    """True for ±2^n whose reciprocal is exact too; neither of them a subnormal."""
     value = np.asarray(c, dtype=np.float64)
     if not np.isfinite(value) or value == 0 or abs(np.frexp(value)[0]) != 0.5:
         return False
@@ -120,7 +120,7 @@ def _rule(row: Row) -> Rule:
 def _by_root() -> Rules:
     rules: dict[str, tuple[Rule, ...]] = {}
     for row in TABLE:
-        rules[row.root] = rules.get(row.root, ()) + (_rule(row),)
+        rules[row.root] = (*rules.get(row.root, ()), _rule(row))
     return rules
 
 

@@ -2,11 +2,13 @@
 
 - constants stand on the right; a uniform array is a broadcast scalar;
 - an elementwise operator over repeated operands is done before the repetition; scalars splat by themselves;
-- broadcasts have no stretched axes: `[B,1]` to `[B,N]` is a broadcast of `[B]`, so a reduction's `keepdim` vanishes;
+- broadcasts have no stretched axes: `[B,1]` to `[B,N]` is a broadcast of `[B]`, so a reduction's `keepdim`
+vanishes;
 - chains of reshapes, permutes, broadcasts, slices, flips are one each, and none if they do nothing;
 - axes of contractions are named, not moved: permutes go into `dot`.
 
-The order of summation stays what the graph says with one exception: a sum over repeated elements is a product.
+The order of summation stays what the graph says with one exception: a sum over repeated elements is a
+product.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ COMMUTATIVE = frozenset({"add", "mul", "maximum", "minimum", "and", "or", "xor",
 _MIRRORED = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}
 
 
-# -- elementwise ---------------------------------------------------------------------------------------------------
+# -- elementwise ---------------------------------------------------------------------------------------------
 
 
 def constants_right(b: Builder, n: Node) -> Node | None:
@@ -43,7 +45,7 @@ def constants_right(b: Builder, n: Node) -> Node | None:
 
 
 def before_broadcast(b: Builder, n: Node) -> Node | None:
-    """Compute before repeating: `f(broadcast(x), broadcast(y))` → `broadcast(f(x, y))`; rank-0 sources splat."""
+    """`f(broadcast(x), broadcast(y))` → `broadcast(f(x, y))`; broadcast scalars splat by themselves."""
     sources = []
     shared: Node | None = None  # a broadcast of rank > 0 whose pattern the others must have
     full = False
@@ -74,7 +76,8 @@ def _source(n: Node) -> Node:
 
 
 def _same_broadcast(a: Node, c: Node) -> bool:
-    return bool(a.attrs.dims == c.attrs.dims) and a.inputs[0].shape == c.inputs[0].shape and a.shape == c.shape
+    same_source: bool = a.inputs[0].shape == c.inputs[0].shape
+    return same_source and a.attrs.dims == c.attrs.dims and a.shape == c.shape
 
 
 def uniform_constant(b: Builder, n: Node) -> Node | None:
@@ -88,7 +91,7 @@ def uniform_constant(b: Builder, n: Node) -> Node | None:
     return b.splat(b.constant(array.reshape(-1)[0], n.dtype), n.shape)
 
 
-# -- movement ------------------------------------------------------------------------------------------------------
+# -- movement ------------------------------------------------------------------------------------------------
 
 
 def broadcast_form(b: Builder, n: Node) -> Node | None:
@@ -104,7 +107,8 @@ def broadcast_form(b: Builder, n: Node) -> Node | None:
     if stretched:
         kept = [i for i in range(len(dims)) if i not in stretched]
         slim = b.reshape(x, shape=tuple(x.shape[i] for i in kept))
-        return b.broadcast(slim, shape=shape, dims=tuple(dims[i] for i in kept))  # type: ignore[no-any-return]
+        return b.broadcast(slim, shape=shape,
+                           dims=tuple(dims[i] for i in kept))  # type: ignore[no-any-return]
     if x.shape and all(d == 1 for axis, d in enumerate(shape) if axis not in dims):
         return b.reshape(x, shape=shape)  # type: ignore[no-any-return]
     return None
@@ -133,7 +137,8 @@ def permute_form(b: Builder, n: Node) -> Node | None:
     if dims == tuple(range(len(dims))):
         return x
     if x.op.name == "permute":
-        return b.permute(x.inputs[0], dims=tuple(x.attrs.dims[d] for d in dims))  # type: ignore[no-any-return]
+        return b.permute(x.inputs[0],
+                         dims=tuple(x.attrs.dims[d] for d in dims))  # type: ignore[no-any-return]
     moving = [d for d in dims if x.shape[d] != 1]
     if moving == sorted(moving):
         return b.reshape(x, shape=n.shape)  # type: ignore[no-any-return]
@@ -148,7 +153,8 @@ def _permuted_broadcast(b: Builder, n: Node, x: Node) -> Node:
     new_axis = {old_axis: new for new, old_axis in enumerate(n.attrs.dims)}
     order = sorted(range(len(old)), key=lambda i: new_axis[old[i]])
     inner = b.permute(source, dims=tuple(order)) if order else source
-    return b.broadcast(inner, shape=n.shape, dims=tuple(new_axis[old[i]] for i in order))  # type: ignore[no-any-return]
+    return b.broadcast(inner, shape=n.shape,
+                       dims=tuple(new_axis[old[i]] for i in order))  # type: ignore[no-any-return]
 
 
 def slice_form(b: Builder, n: Node) -> Node | None:
@@ -184,21 +190,23 @@ def concat_form(b: Builder, n: Node) -> Node | None:
     if len(n.inputs) == 1:
         return n.inputs[0]
     axis = n.attrs.axis
-    if not any(x.op.name == "concat" and x.attrs.axis == axis for x in n.inputs):
+    nested = [x.op.name == "concat" and x.attrs.axis == axis for x in n.inputs]
+    if not any(nested):
         return None
-    parts = [p for x in n.inputs for p in (x.inputs if x.op.name == "concat" and x.attrs.axis == axis else (x,))]
+    parts = [p for x, inner in zip(n.inputs, nested, strict=True) for p in (x.inputs if inner else (x,))]
     return b.concat(*parts, axis=axis)  # type: ignore[no-any-return]
 
 
 def pad_form(b: Builder, n: Node) -> Node | None:
     """No padding by nothing; pure cropping is a slice."""
-    x, value = n.inputs
+    x = n.inputs[0]
     pads = n.attrs.pads
     if all(p == (0, 0, 0) for p in pads):
         return x
     if all(inner == 0 and isinstance(low, int) and isinstance(high, int) and low <= 0 and high <= 0
            for low, high, inner in pads):
-        return b.slice(x, start=tuple(-p[0] for p in pads), size=n.shape, step=(1,) * len(pads))  # type: ignore[no-any-return]
+        return b.slice(x, start=tuple(-p[0] for p in pads), size=n.shape,
+                       step=(1,) * len(pads))  # type: ignore[no-any-return]
     return None
 
 
@@ -209,7 +217,8 @@ def flip_form(b: Builder, n: Node) -> Node | None:
     if not axes:
         return x
     if x.op.name == "flip":
-        return b.flip(x.inputs[0], axes=tuple(sorted(set(axes) ^ set(x.attrs.axes))))  # type: ignore[no-any-return]
+        return b.flip(x.inputs[0],
+                      axes=tuple(sorted(set(axes) ^ set(x.attrs.axes))))  # type: ignore[no-any-return]
     return None if axes == tuple(sorted(axes)) else b.flip(x, axes=tuple(sorted(axes)))
 
 
@@ -222,11 +231,11 @@ def result_form(b: Builder, n: Node) -> Node | None:
     return inline(taken, branch.inputs[1:])[n.attrs.index]
 
 
-# -- reductions ----------------------------------------------------------------------------------------------------
+# -- reductions ----------------------------------------------------------------------------------------------
 
 
 def reduce_form(b: Builder, n: Node) -> Node | None:
-    """Axes in rising order (the order of summation is row-major in any case); none to reduce is the operand."""
+    """Axes in rising order (they are summed in row-major order in any case); none is the operand."""
     axes = n.attrs.axes
     if not axes:
         return n.inputs[0] if n.inputs[0].type == n.type else None
@@ -238,8 +247,8 @@ def reduce_form(b: Builder, n: Node) -> Node | None:
 def sum_of_broadcast(b: Builder, n: Node) -> Node | None:
     """A sum over repeated elements → their number times one of them.
 
-    This changes bits: one rounding instead of many (and 0 instead of NaN where infinities are repeated 0 times is
-    not kept). It depends on the axes alone, never on their extents.
+    This changes bits: one rounding instead of many (and 0 instead of NaN where infinities are repeated 0
+    times is not kept). It depends on the axes alone, never on their extents.
     """
     x, = n.inputs
     if x.op.name != "broadcast":
@@ -264,12 +273,12 @@ def sum_of_broadcast(b: Builder, n: Node) -> Node | None:
 _REDUCTIONS = ("sum", "prod", "max", "min", "any", "all")
 
 RULES: Rules = joined(
-    {name: (constants_right,) for name in (*sorted(COMMUTATIVE), *_MIRRORED)},
+    dict.fromkeys((*sorted(COMMUTATIVE), *_MIRRORED), (constants_right,)),
     {ELEMENTWISE: (before_broadcast,)},
     {"constant": (uniform_constant,), "broadcast": (broadcast_form,), "reshape": (reshape_form,),
      "permute": (permute_form,), "slice": (slice_form,), "concat": (concat_form,), "pad": (pad_form,),
      "flip": (flip_form,), "result": (result_form,)},
-    {name: (reduce_form,) for name in _REDUCTIONS},
+    dict.fromkeys(_REDUCTIONS, (reduce_form,)),
     {"sum": (sum_of_broadcast,)},
     CAST_RULES,
     CONTRACTION_RULES,

@@ -31,8 +31,8 @@ def is_lossless(source: DType, target: DType) -> bool:
 def cast_form(b: Builder, n: Node) -> Node | None:
     """cast to the own dtype → nothing; cast(cast(x)) → cast(x) if the first loses nothing.
 
-    Widening first and then converting gives what converting at once gives, except on a detour of integers over a float:
-    from there they reach other integers by their value, not by their bits.
+    Widening first and then converting gives what converting at once gives, except on a detour of integers
+    over a float: from there they reach other integers by their value, not by their bits.
     """
     x, = n.inputs
     if x.dtype is n.dtype:

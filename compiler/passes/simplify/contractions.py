@@ -1,6 +1,7 @@
 """Permutes next to `dot`: its attributes name axes, so operands need not be moved first.
 
-Exact: the products of one output element are summed in the order of the contracted axes as listed, which stays.
+Exact: the products of one output element are summed in the order of the contracted axes as listed, which
+    stays.
 """
 
 from __future__ import annotations

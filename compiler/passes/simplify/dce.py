@@ -1,5 +1,8 @@
-"""Dead code. Nodes that no output reads are gone by construction; what is left to prune is inside control flow:
-results nobody reads, carries that only feed themselves, operands that no body reads."""
+"""Dead code in control flow.
+
+Nodes that no output reads are gone by construction. What is left to prune: results of loops and branches that
+nobody reads, carries that only feed themselves, operands that no body reads.
+"""
 
 from __future__ import annotations
 

@@ -20,11 +20,13 @@ _FOLDED_KINDS = frozenset({Kind.ELEMENTWISE, Kind.MOVEMENT})
 def fold_rule(max_elements: int) -> Rule:
     """Evaluate an operator on constants, if its result has at most `max_elements`.
 
-    Only exactly rounded operators. Repetitions (`broadcast`, `iota`) stay what they are: they cost nothing to read.
+    Only exactly rounded operators. Repetitions (`broadcast`, `iota`) stay what they are: they cost nothing to
+    read.
     """
 
     def fold(b: Builder, n: Node) -> Node | None:
-        if n.op.kind not in _FOLDED_KINDS or not n.op.exact or not n.inputs or not isinstance(n.type, TensorType):
+        if n.op.kind not in _FOLDED_KINDS or not n.op.exact or not n.inputs or not isinstance(n.type,
+                                                                                              TensorType):
             return None
         if any(i.op.name != "constant" for i in n.inputs):
             return None
@@ -42,7 +44,8 @@ def fold_rules(max_elements: int) -> Rules:
     from ....ir.opdef import table
 
     fold = (fold_rule(max_elements),)
-    return {op.name: fold for op in table().values() if op.kind in _FOLDED_KINDS and op.exact and op.arity != 0}
+    return {op.name: fold
+            for op in table().values() if op.kind in _FOLDED_KINDS and op.exact and op.arity != 0}
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Local rewriting: rules that look at a node and a few of its operands, applied until none fits.
 
-A rule sees a node whose operands are in normal form and returns its replacement, or None. Whether it fits depends on
-nothing else (not on users, not on the graph), so a normal form once found holds for good, in every graph: each node is
-looked at once, and the cost is linear in the number of nodes ever made.
+A rule sees a node whose operands are in normal form and returns its replacement, or None. Whether it fits
+depends on nothing else (not on users, not on the graph), so a normal form once found holds for good, in every
+graph: each node is looked at once, and the cost is linear in the number of nodes ever made.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ class Local:
                     self._forms[step] = found
                 self._forms[found] = found
                 return found
-        raise InternalError(f"rewrite rules of {root.op.name} do not come to an end", location=root.place.location)
+        raise InternalError(f"rewrite rules of {root.op.name} do not come to an end",
+                            location=root.place.location)
 
     def _step(self, node: Node) -> Node | None:
         rules = self._rules.get(node.op.name, ())

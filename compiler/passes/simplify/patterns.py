@@ -4,7 +4,8 @@ Patterns are written as Python expressions, read by the standard library's `ast`
 
 - a call is an operator of the IR (without attributes);
 - a number, `True` or `False` is a rank-0 constant of just these bits (`0.0` and `-0.0` differ);
-- `c` and `k` stand for any rank-0 constant, every other name for any node; a name that comes twice is one node.
+- `c` and `k` stand for any rank-0 constant, every other name for any node; a name that comes twice is one
+    node.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ....ir.build import Builder
-from ....ir.dtypes import DType
+from ....ir.dtypes import DType, boolean
 from ....ir.node import Node
 
 CONSTANT_NAMES = frozenset({"c", "k"})
@@ -33,7 +34,8 @@ class Row:
     Attributes:
         kinds: dtype kinds it holds for (`float int uint bool`), those of the variables and results.
         doc: why it is right; for rows that are not exact also what it changes.
-        exact: the bits are the same for every value (NaN payloads aside); else the rewrite has the smaller error.
+        exact: the bits are the same for every value (NaN payloads aside); else the rewrite has the smaller
+        error.
         when: a condition on the constant `c`.
     """
 
@@ -91,14 +93,15 @@ def matches(pattern: ast.expr, node: Node, bound: Bindings) -> bool:
 
 
 def build(expression: ast.expr, bound: Mapping[str, Node], b: Builder, dtype: DType) -> Node:
-    """The nodes an expression describes; its numbers get `dtype`."""
+    """The nodes an expression describes; its numbers get `dtype`, `True` and `False` are bools."""
     match expression:
         case ast.Name(id=name):
             return bound[name]
         case ast.Call(func=ast.Name(id=op), args=args):
             return getattr(b, op)(*(build(a, bound, b, dtype) for a in args))  # type: ignore[no-any-return]
         case _:
-            return b.scalar(_literal(expression), dtype)
+            value = _literal(expression)
+            return b.scalar(value, boolean if isinstance(value, bool) else dtype)
 
 
 def is_scalar_constant(node: Node) -> bool:
@@ -111,7 +114,8 @@ def _literal(expression: ast.expr) -> Any:
 
 
 def _same_bits(value: Any, node: Node) -> bool:
-    if isinstance(value, bool) is not node.dtype.is_bool or (isinstance(value, float) and not node.dtype.is_float):
+    if isinstance(value, bool) is not node.dtype.is_bool or (isinstance(value,
+                                                                        float) and not node.dtype.is_float):
         return False
     if value < 0 and node.dtype.kind == "uint":
         return False

@@ -1,4 +1,4 @@
-"""Facts about shapes that rewrites rest on. Only structure counts: extents equal as expressions, and the extent 1."""
+"""Facts about shapes that rewrites rest on: extents equal as expressions, and the extent 1."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def reshape_groups(before: Shape, after: Shape) -> list[tuple[tuple[int, ...], t
     """The finest split of a reshape into independent ones.
 
     Returns:
-        Pairs of consecutive axes `(of before, of after)` of equal products that together cover all axes, or None if
-        the extents do not tell (symbolic extents that only multiply out as a whole give one pair).
+        Pairs of consecutive axes `(of before, of after)` of equal products that together cover all axes, or
+        None if the extents do not tell (symbolic extents that only multiply out as a whole give one pair).
 
     >>> reshape_groups((4, 6), (4, 2, 3))
     [((0,), (0,)), ((1,), (1, 2))]
@@ -51,7 +51,8 @@ def reshaped_broadcast(source: Shape, dims: Sequence[int], middle: Shape,
     """A reshape of a broadcast as a broadcast of a reshape.
 
     Args:
-        source: shape before the broadcast; dims: its attribute; middle: its result's shape; after: the reshape's.
+        source: shape before the broadcast; dims: its attribute; middle: its result's shape; after: the
+            reshape's.
 
     Returns:
         The shape to give the source, and the broadcast's new dims; None where that cannot say it.

@@ -1,9 +1,9 @@
 """Reshapes sink through elementwise chains to buffers, where they cost nothing.
 
-`f(reshape(g(x)))` is two kernels as long as a reshape stands between them; as `f(g(reshape(x)))` it is one, and a
-reshape of x's buffer is another name for it. A chain of elementwise operators is moved as a whole or not at all: half a
-chain in the new shape would cost a kernel more. Chains that begin at a contraction or another kernel of its own stay:
-they are that kernel's epilogue.
+`f(reshape(g(x)))` is two kernels as long as a reshape stands between them; as `f(g(reshape(x)))` it is one,
+and a reshape of x's buffer is another name for it. A chain of elementwise operators is moved as a whole or
+not at all: half a chain in the new shape would cost a kernel more. Chains that begin at a contraction or
+another kernel of its own stay: they are that kernel's epilogue.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ..rewriting import has_bodies, map_bodies, rewrite
 from .shapes import reshaped_broadcast
 
 _BUFFERS = frozenset({Kind.INPUT, Kind.REDUCTION})
+_TAKERS = frozenset({Kind.REDUCTION, Kind.BROADCAST})
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def _can_begin(x: Node, shape: Shape) -> bool:
 
 def _gains(graph: Graph, reshape: Node) -> bool:
     """True if a kernel that begins at the reshape could take the chain before it in."""
-    return any(_is_elementwise(u) or u.op.kind is Kind.REDUCTION for u in graph.users[reshape])
+    return any(_is_elementwise(u) or u.op.kind in _TAKERS for u in graph.users[reshape])
 
 
 def _chains(graph: Graph, wanted: dict[Node, Shape]) -> dict[Node, Node]:
