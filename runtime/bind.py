@@ -1,13 +1,15 @@
-"""Binding: a plan at given sizes, with kernels at given addresses, packed into the words that the native runner walks.
+"""Binding: a plan at given sizes, its kernels at given addresses, packed for the native runner.
 
-It happens once for each tuple of sizes and number of workers. Packing decides nothing that could change a result: it
-evaluates expressions, turns loops and branches into jumps, places barriers where entries wait, and splits ranges.
+It happens once for each tuple of sizes and number of workers. Packing decides nothing that could change a
+result: it evaluates expressions, turns loops and branches into jumps, places barriers where entries wait, and
+splits ranges.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -21,19 +23,21 @@ from .host import HostFunction, host_function
 from .plan import Branch, BufferUse, Copy, Entry, Fill, Host, KernelCall, Plan, Repeat, While
 from .plan_check import describe
 
-# Share boundaries of ranges that are fine enough fall on multiples of this many units (a cache line of float32).
+# Share boundaries of ranges that are fine enough fall on multiples of this many units (a cache line of
+# float32).
 _STEP = 16
 # Copies and fills: least bytes of a share, and the multiple that its boundaries fall on.
 COPY_GRAIN, COPY_STEP = 1 << 16, 64
-# Estimates for deciding whether threads pay: operations and bytes per nanosecond and core, nanoseconds for starting
-# the workers and for one barrier.
+# Estimates for deciding whether threads pay: operations and bytes per nanosecond and core, nanoseconds for
+# starting the workers and for one barrier.
 _OPERATIONS, _COPIED, _START, _BARRIER = 8, 16, 4000, 150
 
 
 def shares(extent: int, grain: int, workers: int, step: int = 0) -> list[int]:
     """Boundaries of the workers' shares of `[0, extent)`: worker w has `[result[w], result[w + 1])`.
 
-    The shares are equal up to rounding, and none is shorter than `grain` units, unless it is empty or the only one.
+    The shares are equal up to rounding, and none is shorter than `grain` units, unless it is empty or the
+    only one.
     """
     parts = min(workers, max(extent // grain, 1))
     step = step or (_STEP if grain >= _STEP else 1)
@@ -64,7 +68,7 @@ class HostBinding:
 
 @dataclass(frozen=True, slots=True)
 class OutputBinding:
-    """An output: the input it replaces (or -1), the word of the base table to put its address in, its array."""
+    """An output: the input it replaces (or -1), the slot of its address in the base table, its array."""
 
     replaces: int
     slot: int
@@ -91,7 +95,12 @@ class BoundPlan:
     """
 
     def __init__(
-        self, plan: Plan, sizes: Mapping[str, int], workers: int, kernels: Mapping[str, int], constants: Sequence[int]
+        self,
+        plan: Plan,
+        sizes: Mapping[str, int],
+        workers: int,
+        kernels: Mapping[str, int],
+        constants: Sequence[int],
     ) -> None:
         self.plan = plan
         self.sizes = plan.with_lets(sizes)
@@ -156,13 +165,17 @@ class _Packer:
             shape, dtype = self.values(spec.shape), spec.dtype.numpy
             slot = self.input_slot + spec.replaces if spec.replaces >= 0 else self.slot_count
             self.slot_count += spec.replaces < 0
-            self.outputs.append(OutputBinding(spec.replaces, slot, shape, dtype, prod(shape) * dtype.itemsize))
+            self.outputs.append(
+                OutputBinding(spec.replaces, slot, shape, dtype, prod(shape) * dtype.itemsize)
+            )
         self.places: list[tuple[int, int, int]] = []
         for number, buffer in enumerate(plan.buffers):
             offset, nbytes = self.value(buffer.offset), self.value(buffer.nbytes)
             slot, room = self._memory(buffer.kind, buffer.index)
             if not 0 <= offset <= offset + nbytes <= room:
-                raise InternalError(f"invalid plan: buffer {number} is outside its memory at sizes {self.sizes}")
+                raise InternalError(
+                    f"invalid plan: buffer {number} is outside its memory at sizes {self.sizes}"
+                )
             self.places.append((slot, offset, nbytes))
 
     def _memory(self, kind: str, index: int) -> tuple[int, int]:
@@ -172,7 +185,9 @@ class _Packer:
         if kind == "constant":
             return 1 + index, len(self.plan.constants[index].data)
         if kind == "input":
-            return self.input_slot + index, prod(self.input_shapes[index]) * self.plan.inputs[index].dtype.itemsize
+            return self.input_slot + index, prod(self.input_shapes[index]) * self.plan.inputs[
+                index
+            ].dtype.itemsize
         return self.outputs[index].slot, self.outputs[index].nbytes
 
     # Entries.
@@ -214,7 +229,7 @@ class _Packer:
             self.cost += _BARRIER * prod(self.loops)
 
     def use(self, use: BufferUse, nbytes: int = 0) -> tuple[int, int, tuple[int, ...]]:
-        """Slot, offset and strides; checks that it stays inside its buffer, `nbytes` from wherever the loops move it."""
+        """Slot, offset and strides; checks that `nbytes` are in the buffer wherever the loops move it."""
         slot, base, room = self.places[use.buffer]
         offset, strides = self.value(use.offset), self.values(use.strides)
         if 0 not in self.loops:
@@ -224,16 +239,23 @@ class _Packer:
             if low < 0 or high + nbytes > room:
                 what = describe(self.plan.flat[self.entry][1])
                 raise InternalError(
-                    f"invalid plan: {what} reaches bytes {low} to {high + nbytes} of buffer {use.buffer}, which has "
-                    f"{room}, at sizes {self.sizes}")  # fmt: skip
+                    f"invalid plan: {what} reaches bytes {low} to {high + nbytes} of buffer {use.buffer}, "
+                    f"which has {room}, at sizes {self.sizes}"
+                )
         return slot, base + offset, strides
 
     def launch(
-        self, op: int, function: int, uses: list[tuple[int, int, tuple[int, ...]]], bounds: list[int],
+        self,
+        op: int,
+        function: int,
+        uses: list[tuple[int, int, tuple[int, ...]]],
+        bounds: list[int],
         operands: Sequence[int],
-    ) -> int:  # fmt: skip
+    ) -> int:
         """Append a launch-like instruction; the position of its first word."""
-        levels = max((i + 1 for _, _, strides in uses for i, stride in enumerate(strides) if stride), default=0)
+        levels = max(
+            (i + 1 for _, _, strides in uses for i, stride in enumerate(strides) if stride), default=0
+        )
         shares_at = L.AT_USES + len(uses) * (2 + levels)
         words = [function, len(uses), levels, shares_at, shares_at + len(bounds)]
         for slot, offset, strides in uses:
@@ -265,7 +287,7 @@ class _Packer:
 
     def credit(self, nanoseconds: float, bounds: list[int]) -> None:
         """Add what threads save on a launch."""
-        longest = max(high - low for low, high in zip(bounds, bounds[1:], strict=False))
+        longest = max(high - low for low, high in pairwise(bounds))
         if bounds[-1] > 0:
             self.gain += nanoseconds * (1 - longest / bounds[-1]) * prod(self.loops)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ _HUGE_PAGE = 2 << 20
 
 Array = np.ndarray[Any, Any]
 
-_from_buffer = ctypes.c_char.from_buffer
+_from_buffer: Callable[[Array], ctypes.c_char] = ctypes.c_char.from_buffer  # type: ignore[assignment]
 _addressof = ctypes.addressof
 _U8 = np.dtype(np.uint8)
 

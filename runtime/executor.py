@@ -1,7 +1,8 @@
 """Executables: a plan with its kernels' code, ready to run.
 
-What a call costs beside the kernels: finding the binding of the sizes, looking whether each input is the array of the
-last call, and one native call. Everything else happens once for each tuple of sizes (`bind`) or each run state.
+What a call costs beside the kernels: finding the binding of the sizes, looking whether each input is the
+array of the last call, and one native call. Everything else happens once for each tuple of sizes (`bind`) or
+each run state.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ class RunState:
     """What one run in progress needs: job block, base table, frames; with the inputs of the last run.
 
     Attributes:
-        refs: weak references to the arrays whose addresses the base table holds. An array that is weakly referenced
-            cannot be resized, so the same object means the same address.
+        refs: weak references to the arrays whose addresses the base table holds. An array that is weakly
+            referenced cannot be resized, so the same object means the same address.
     """
 
     def __init__(self, bound: BoundPlan, plan: Plan) -> None:
@@ -59,7 +60,7 @@ class RunState:
         block = np.ndarray((total,), np.int64, raw, offset)
         block[:] = 0
         self.job = address(block)
-        words = memoryview(block)
+        words = block.data
         self.words: memoryview[int] = words[: L.JOB_WORDS]
         self.bases: memoryview[int] = words[L.JOB_WORDS : L.JOB_WORDS + bases]
         self.frames = block[L.JOB_WORDS + bases :].reshape(bound.workers, frame)
@@ -89,13 +90,15 @@ class RunState:
         self.changed.append(number)
 
     def settle(self, inputs: Sequence[Array]) -> None:
-        """After new inputs were attached: refuse memory that is updated in place and also given as another input."""
+        """After new inputs: refuse memory that is updated in place and also given as another input."""
         changed, self.changed = self.changed, []
         if not any(self.donated):
             return
         if any(self.donated[i] for i in changed):
             self._owned = sorted(
-                self._span(i, inputs) for i, donated in enumerate(self.donated) if donated and inputs[i].nbytes
+                self._span(i, inputs)
+                for i, donated in enumerate(self.donated)
+                if donated and inputs[i].nbytes
             )
             for low, high in zip(self._owned, self._owned[1:], strict=False):
                 if low[1] > high[0]:
@@ -133,8 +136,8 @@ class Executable:
         runner: code or address of the native runner.
         sites: places in the user's program that the plan's faults refer to by number.
 
-    Runs on several threads at a time are safe; with the workers only one of them, the others run alone. A KeyboardInterrupt
-    is raised after the step in progress.
+    Runs on several threads at a time are safe; with the workers only one of them, the others run alone. A
+    KeyboardInterrupt is raised after the step in progress.
     """
 
     def __init__(
@@ -148,7 +151,9 @@ class Executable:
         self.sites = sites
         self.profile: Profile | None = None
         self._kernels = {key: _load(kernels, key) for key in plan.kernels}
-        self._runner = workers.runner_at(runner if isinstance(runner, int) else _load({"runner": runner}, "runner"))
+        self._runner = workers.runner_at(
+            runner if isinstance(runner, int) else _load({"runner": runner}, "runner")
+        )
         self._constants = [_aligned_copy(constant.data) for constant in plan.constants]
         self._readers = [(s.input, s.axis, s.scale, s.offset) for s in plan.sizes]
         self._given = any(s.input < 0 for s in plan.sizes)
@@ -157,18 +162,22 @@ class Executable:
         self._last: tuple[tuple[int, ...], BoundPlan] | None = None
 
     def run(
-        self, inputs: Sequence[Array], sizes: Mapping[str, int] | None = None, out: Sequence[Array | None] | None = None
+        self,
+        inputs: Sequence[Array],
+        sizes: Mapping[str, int] | None = None,
+        out: Sequence[Array | None] | None = None,
     ) -> list[Array]:
         """Run once.
 
         Args:
-            inputs: C-contiguous arrays of the plan's dtypes and shapes, in its order. Those that an output replaces
-                are updated in place.
+            inputs: C-contiguous arrays of the plan's dtypes and shapes, in its order. Those that an output
+                replaces are updated in place.
             sizes: values of the named sizes; by default read off the inputs' shapes.
             out: for each output an array to write it to, or None for a new one.
 
         Returns:
-            The outputs in order: new arrays, 64-byte aligned, or those of `out`, or the very inputs that they replace.
+            The outputs in order: new arrays, 64-byte aligned, or those of `out`, or the very inputs that they
+            replace.
 
         Raises:
             DTypeError, ShapeError, TracemillError: inputs that do not fit; nothing has run.
@@ -220,7 +229,10 @@ class Executable:
             try:
                 key = (count, *[(inputs[i].shape[axis] - b) // a for i, axis, a, b in self._readers])
             except (AttributeError, IndexError):
-                key = (count, *[0] * len(self._readers))  # the check of the inputs below will say what is wrong
+                key = (
+                    count,
+                    *[0] * len(self._readers),
+                )  # the check of the inputs below will say what is wrong
                 self._check_ranks(inputs)
         else:
             key = (count, *self._sizes_given(sizes))
@@ -233,7 +245,9 @@ class Executable:
         unknown = sorted(set(sizes) - {s.name for s in self.plan.sizes})
         missing = [s.name for s in self.plan.sizes if s.name not in sizes]
         if unknown or missing:
-            problem = f"no value for {', '.join(missing)}" if missing else f"no size is called {', '.join(unknown)}"
+            problem = (
+                f"no value for {', '.join(missing)}" if missing else f"no size is called {', '.join(unknown)}"
+            )
             raise TracemillError(f"sizes of {self.plan.name}: {problem}")
         return [int(sizes[s.name]) for s in self.plan.sizes]
 
@@ -261,7 +275,9 @@ class Executable:
 
     # Running.
 
-    def _outputs(self, state: RunState, inputs: Sequence[Array], out: Sequence[Array | None] | None) -> list[Array]:
+    def _outputs(
+        self, state: RunState, inputs: Sequence[Array], out: Sequence[Array | None] | None
+    ) -> list[Array]:
         if out is not None:
             return self._outputs_given(state, inputs, out)
         results = []
@@ -274,15 +290,21 @@ class Executable:
                 results.append(array)
         return results
 
-    def _outputs_given(self, state: RunState, inputs: Sequence[Array], out: Sequence[Array | None]) -> list[Array]:
+    def _outputs_given(
+        self, state: RunState, inputs: Sequence[Array], out: Sequence[Array | None]
+    ) -> list[Array]:
         if len(out) != len(self.plan.outputs):
-            raise TracemillError(f"{self.plan.name} has {len(self.plan.outputs)} outputs, out has {len(out)} arrays")
+            raise TracemillError(
+                f"{self.plan.name} has {len(self.plan.outputs)} outputs, out has {len(out)} arrays"
+            )
         results: list[Array] = []
         for output, spec, given in zip(state.bound.outputs, self.plan.outputs, out, strict=True):
             if output.replaces >= 0:
                 array = inputs[output.replaces]
                 if given is not None and given is not array:
-                    raise TracemillError(f"output {spec.name} replaces an input; it cannot go to another array")
+                    raise TracemillError(
+                        f"output {spec.name} replaces an input; it cannot go to another array"
+                    )
                 results.append(array)
                 continue
             if given is None:
@@ -293,7 +315,9 @@ class Executable:
                 if not array.flags.writeable:
                     raise TracemillError(f"the array given for output {spec.name} is read-only")
                 if any(np.may_share_memory(array, other) for other in (*inputs, *results)):
-                    raise TracemillError(f"the array given for output {spec.name} overlaps an input or another output")
+                    raise TracemillError(
+                        f"the array given for output {spec.name} overlaps an input or another output"
+                    )
             state.bases[output.slot] = address(array)
             results.append(array)
         return results
@@ -334,7 +358,7 @@ class Executable:
 
 
 def check_array(spec: PlanInput | PlanOutput, role: str, array: Any, shape: tuple[Any, ...]) -> None:
-    """Raise unless `array` is a C-contiguous, aligned NumPy array of the dtype of `spec` and of the given shape."""
+    """Raise unless `array` is a C-contiguous, aligned array of the dtype of `spec` and the given shape."""
     if not isinstance(array, np.ndarray):
         raise DTypeError(f"{role} {spec.name}: expected a NumPy array, got {type(array).__name__}")
     wanted = spec.dtype.numpy
@@ -342,7 +366,9 @@ def check_array(spec: PlanInput | PlanOutput, role: str, array: Any, shape: tupl
         raise DTypeError(f"{role} {spec.name}: expected dtype {wanted.name}, got {array.dtype.name}")
     if array.shape != shape:
         symbolic = f" ({', '.join(map(str, spec.shape))})" if spec.shape != shape else ""
-        raise ShapeError(f"{role} {spec.name}: expected shape {_shape(shape)}{symbolic}, got {_shape(array.shape)}")
+        raise ShapeError(
+            f"{role} {spec.name}: expected shape {_shape(shape)}{symbolic}, got {_shape(array.shape)}"
+        )
     if not array.flags.carray and not (array.flags.c_contiguous and array.flags.aligned):
         raise TracemillError(
             f"{role} {spec.name}: the array of shape {_shape(shape)} is not C-contiguous and aligned",
@@ -363,7 +389,7 @@ def _view(state: RunState, operand: HostOperandBinding) -> Array:
     for level, stride in enumerate(operand.strides):
         at += stride * state.words[L.JOB_COUNTERS + level]
     memory = (ctypes.c_uint8 * nbytes).from_address(at)
-    array: Array = np.frombuffer(memory, np.uint8).view(operand.dtype).reshape(operand.shape)
+    array: Array = np.frombuffer(memoryview(memory), np.uint8).view(operand.dtype).reshape(operand.shape)
     array.flags.writeable = operand.writable
     return array
 

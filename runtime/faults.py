@@ -48,7 +48,9 @@ def kernel_error(plan: Plan, entry: int, status: Sequence[int], sites: Sites) ->
     if not isinstance(call, KernelCall):
         return KernelError(f"entry {entry} of plan {plan.name} failed with code {code}")
     operator, location = _who(call, node, sites)
-    kind, template = _MESSAGES.get(code, (KernelError, "failed with code {code} (index {index}, extent {extent})"))
+    kind, template = _MESSAGES.get(
+        code, (KernelError, "failed with code {code} (index {index}, extent {extent})")
+    )
     text = template.format(code=code, index=index, extent=extent)
     return kind(f"{operator}: {text}", location=location)
 

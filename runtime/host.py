@@ -1,7 +1,7 @@
 """Host functions: what a plan leaves to Python (LAPACK, FFT, callbacks), by name.
 
-A host function gets NumPy views of its operands, inputs then outputs, and the call's attributes as keywords. It writes
-its results into the outputs, keeps no reference to a view, and raises to stop the run.
+A host function gets NumPy views of its operands, inputs then outputs, and the call's attributes as keywords.
+It writes its results into the outputs, keeps no reference to a view, and raises to stop the run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class HostFault(TracemillError):
 
 
 def register_host(name: str, function: HostFunction | None = None) -> Any:
-    """Register a host function, directly or as a decorator. A name is registered once; the same function again is fine.
+    """Register a host function, directly or as a decorator; the same function again is fine.
 
     Raises:
         InternalError: another function has that name.

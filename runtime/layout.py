@@ -1,15 +1,16 @@
 """Memory layout shared by the packed plan (written here) and the native runner (which reads it).
 
-All of it is arrays of int64 words. Nothing but numbers lives here, so that the compiler can freeze them into the
-runner's machine code; a change of meaning must bump `VERSION`.
+All of it is arrays of int64 words. Nothing but numbers lives here, so that the compiler can freeze them into
+the runner's machine code; a change of meaning must bump `VERSION`.
 
-Code: a sequence of instructions, each `[operation, words, entry, ...]`, `words` being its length and `entry` the number
-of the plan entry it came from. Launch-like instructions (kernel, copy, fill, test) share one form::
+Code: a sequence of instructions, each `[operation, words, entry, ...]`, `words` being its length and `entry`
+the number of the plan entry it came from. Launch-like instructions (kernel, copy, fill, test) share one
+form::
 
     [op, words, entry, function, buffers, levels, shares, operands, use 0, use 1, ...]
 
-with uses of `2 + levels` words (slot, byte offset, one byte stride per enclosing repeat), `shares` and `operands` being
-word offsets from the instruction's start: share w of worker w is `[shares[w], shares[w+1])`.
+with uses of `2 + levels` words (slot, byte offset, one byte stride per enclosing repeat), `shares` and
+`operands` being word offsets from the instruction's start: share w of worker w is `[shares[w], shares[w+1])`.
 """
 
 from __future__ import annotations

@@ -30,7 +30,6 @@ _JUMP = b"\xff\x25\x00\x00\x00\x00"  # jmp *0(%rip), followed by the 8-byte addr
 
 _lock = threading.Lock()
 _addresses: dict[tuple[bytes, str], int] = {}
-_keep_alive: list[Any] = []
 
 
 class _Unusual(Exception):
@@ -55,6 +54,11 @@ def load_object(data: bytes, symbol: str) -> int:
         if address is None:
             address = _addresses[key] = _load(data, symbol)
         return address
+
+
+def _keep_forever(thing: Any) -> None:
+    """Not even the end of the interpreter frees it: a daemon thread may be in the middle of a kernel then."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
 def _load(data: bytes, symbol: str) -> int:
@@ -141,7 +145,7 @@ class _Linker:
         protect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
         if protect(base, self.size, mmap.PROT_READ | mmap.PROT_EXEC) != 0:
             raise InternalError(f"this system does not allow executable memory (errno {ctypes.get_errno()})")
-        _keep_alive.append((block, view))
+        _keep_forever(view)  # which holds the block
         return base + self._offset(next(s for s in self.object.symbols if s.name == symbol))
 
     def _offset(self, symbol: elf.Symbol) -> int:
@@ -196,5 +200,5 @@ def _llvm_engine() -> Any:
         triple += "-elf"
     machine = llvm.Target.from_triple(triple).create_target_machine(jit=True)
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
-    _keep_alive.append(engine)
+    _keep_forever(engine)
     return engine

@@ -1,13 +1,15 @@
 """Plans: what a compiled graph is once no pass has anything left to decide.
 
-A plan is a tree of entries (kernel launches, copies, fills, host calls, loops, branches) over a flat table of buffers.
-Sizes, offsets and ranges are expressions in the plan's named sizes, so one plan serves every batch size. Nothing in a
-plan refers to the compiler: kernels are named by a key, and the runtime gets their code beside the plan.
+A plan is a tree of entries (kernel launches, copies, fills, host calls, loops, branches) over a flat table of
+buffers. Sizes, offsets and ranges are expressions in the plan's named sizes, so one plan serves every batch
+size. Nothing in a plan refers to the compiler: kernels are named by a key, and the runtime gets their code
+beside the plan.
 
 Contract with the planner, beyond what `validate` checks:
 
-- `waits` of an entry says that some earlier launch, by any worker, must be complete before it starts. In a loop body
-  "earlier" includes the preceding pass. A launch without it may start while other workers are still in the one before.
+- `waits` of an entry says that some earlier launch, by any worker, must be complete before it starts. In a
+  loop body "earlier" includes the preceding pass. A launch without it may start while other workers are still
+  in the one before.
 - A predicate is read behind a barrier of its own: entries that follow it need not wait for what preceded it.
 - Fallible entries come before every write to a donated input.
 - `bind.shares` says which worker gets which part of a range; equal ranges and grains are split equally.
@@ -19,7 +21,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, Union
+from typing import Any, Literal
 
 from ..ir.dims import Dim, SymDim, evaluate, names
 from ..ir.dtypes import DType
@@ -49,10 +51,10 @@ class BufferSpec:
 
 @dataclass(frozen=True, slots=True)
 class BufferUse:
-    """An operand: a buffer from a byte offset on, plus one byte stride per enclosing `Repeat`, outermost first.
+    """An operand: a buffer from a byte offset on, plus a byte stride per enclosing `Repeat`, outermost first.
 
-    Fewer strides than enclosing loops mean zero for the inner ones. Inputs that are donated may be named by the input
-    or by the output: it is the same memory.
+    Fewer strides than enclosing loops mean zero for the inner ones. Inputs that are donated may be named by
+    the input or by the output: it is the same memory.
     """
 
     buffer: int
@@ -67,7 +69,8 @@ class Fault:
     Attributes:
         node: the number.
         operator: name of the operator, for the message.
-        site: number of the place in the table that the executable was given (places are not part of a plan), or -1.
+        site: number of the place in the table that the executable was given (places are not part of a plan),
+            or -1.
     """
 
     node: int
@@ -138,7 +141,7 @@ class HostOperand:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """Park the workers and call the host function registered as `name` with NumPy views (the last `outputs` writable).
+    """Park the workers and call the host function `name` with NumPy views (the last `outputs` writable).
 
     `attrs` are keyword arguments: numbers, strings, booleans, None or (nested) lists of such. Always waits.
     """
@@ -154,7 +157,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """The body, `count` times. Uses in it move by their stride with each pass; backwards is a negative stride."""
+    """The body, `count` times. Uses in it move by their stride with each pass; negative goes backwards."""
 
     count: Dim
     body: tuple[Entry, ...]
@@ -181,7 +184,7 @@ class Branch:
     node: str = ""
 
 
-Entry = Union[KernelCall, Copy, Fill, Host, Repeat, While, Branch]
+Entry = KernelCall | Copy | Fill | Host | Repeat | While | Branch
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +208,7 @@ class PlanOutput:
 
 @dataclass(frozen=True, slots=True)
 class SizeSource:
-    """Where a named size comes from: axis `axis` of input `input` is `scale * size + offset`; input -1: given by the
-    caller."""
+    """Where a size comes from: axis `axis` of input `input` is `scale * size + offset`; -1: the caller."""
 
     name: str
     input: int = -1
@@ -234,7 +236,8 @@ class Plan:
     Attributes:
         sizes: the named sizes, in a fixed order; all others must not occur.
         arena: bytes of temporaries: the graph's peak.
-        lets: derived sizes `(name, expression)`, each over the sizes and earlier names: what offsets have in common.
+        lets: derived sizes `(name, expression)`, each over the sizes and earlier names: what offsets have in
+            common.
     """
 
     name: str
@@ -255,7 +258,7 @@ class Plan:
 
     @cached_property
     def flat(self) -> tuple[tuple[int, Entry], ...]:
-        """All entries with their nesting depth, in the order of listings; the position here is an entry's number."""
+        """All entries with their nesting depth, as listed; an entry's number is its position here."""
         return tuple(_flatten(self.entries, 0))
 
     def with_lets(self, sizes: Mapping[str, int]) -> dict[str, int]:
@@ -269,7 +272,9 @@ class Plan:
         """The named sizes: those of `given`, the others read off the inputs' shapes."""
         values: dict[str, int] = {}
         for s in self.sizes:
-            values[s.name] = given[s.name] if s.name in given else (shapes[s.input][s.axis] - s.offset) // s.scale
+            values[s.name] = (
+                given[s.name] if s.name in given else (shapes[s.input][s.axis] - s.offset) // s.scale
+            )
         return values
 
     @property

@@ -1,4 +1,4 @@
-"""The rules of a plan. A plan that breaks one is a bug of the compiler or a damaged file, never the user's doing."""
+"""The rules of a plan. Breaking one is a bug of the compiler or a damaged file, never the user's doing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .plan import (
 
 
 def validate(plan: Plan) -> None:
-    """Raise InternalError, naming the entry, if `plan` breaks a rule that does not depend on the sizes' values."""
+    """Raise InternalError if `plan` breaks a rule that does not depend on the sizes' values."""
     _check_sizes(plan)
     for i, output in enumerate(plan.outputs):
         if output.replaces >= 0:
@@ -58,8 +58,10 @@ def _walk(entries: tuple[Entry, ...], levels: int) -> Iterator[tuple[Entry, int]
 
 def _dims(plan: Plan) -> Iterator[Dim]:
     yield plan.arena
-    for spec in (*plan.inputs, *plan.outputs):
+    for spec in plan.inputs:
         yield from spec.shape
+    for output in plan.outputs:
+        yield from output.shape
     for buffer in plan.buffers:
         yield from (buffer.offset, buffer.nbytes, *buffer.shape)
     for _, entry in plan.flat:
@@ -95,8 +97,11 @@ def _check_sizes(plan: Plan) -> None:
 
 def _check_buffer(plan: Plan, number: int, spec: BufferSpec) -> None:
     limits = {
-        "input": len(plan.inputs), "output": len(plan.outputs), "arena": 1, "constant": len(plan.constants),
-    }  # fmt: skip
+        "input": len(plan.inputs),
+        "output": len(plan.outputs),
+        "arena": 1,
+        "constant": len(plan.constants),
+    }
     _require(spec.kind in limits, f"buffer {number} is of unknown kind {spec.kind!r}")
     _require(0 <= spec.index < limits[spec.kind], f"buffer {number}: there is no {spec.kind} {spec.index}")
 
@@ -117,7 +122,9 @@ def _check_entry(plan: Plan, entry: Entry, levels: int) -> None:
         case Host():
             _require(0 <= entry.outputs <= len(entry.operands), f"{what} has {entry.outputs} outputs")
         case Fill():
-            _require(len(entry.pattern) in (1, 2, 4, 8), f"{what} has a pattern of {len(entry.pattern)} bytes")
+            _require(
+                len(entry.pattern) in (1, 2, 4, 8), f"{what} has a pattern of {len(entry.pattern)} bytes"
+            )
         case Repeat():
             _require(levels < MAX_LEVELS, f"{what} is nested more than {MAX_LEVELS} deep")
         case While() | Branch():
@@ -132,7 +139,9 @@ def _check_donations(plan: Plan) -> None:
 
     def memory(use: BufferUse) -> bool:
         spec = plan.buffers[use.buffer]
-        return (spec.kind == "output" and spec.index in outputs) or (spec.kind == "input" and spec.index in donated)
+        return (spec.kind == "output" and spec.index in outputs) or (
+            spec.kind == "input" and spec.index in donated
+        )
 
     def scan(entries: tuple[Entry, ...], dirty: bool) -> bool:
         for entry in entries:
@@ -152,8 +161,15 @@ def _check_donations(plan: Plan) -> None:
 
 def describe(entry: Entry) -> str:
     """An entry in a few words, for messages."""
-    name = {KernelCall: "kernel", Copy: "copy", Fill: "fill", Host: "host call", Repeat: "repeat", While: "while",
-            Branch: "branch"}[type(entry)]  # fmt: skip
+    name = {
+        KernelCall: "kernel",
+        Copy: "copy",
+        Fill: "fill",
+        Host: "host call",
+        Repeat: "repeat",
+        While: "while",
+        Branch: "branch",
+    }[type(entry)]
     detail = entry.kernel if isinstance(entry, KernelCall) else entry.name if isinstance(entry, Host) else ""
     node = f" ({entry.node})" if entry.node else ""
     return f"{name} {detail}".rstrip() + node

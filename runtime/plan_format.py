@@ -1,11 +1,11 @@
-"""Plans as bytes: a JSON header with every expression by number, then the constants. Nothing in it is executed.
+"""Plans as bytes: a JSON header, every expression by number, then the constants. Nothing is ever executed.
 
-    8 bytes   b"TMPLAN" + format (two digits)
-    8 bytes   length of the header, little endian
-    4 bytes   CRC-32 of all that follows
-    4 bytes   zero
-    header    JSON, UTF-8, padded with blanks so that the constants start 64-byte aligned
-    constants each padded to 64 bytes
+8 bytes   b"TMPLAN" + format (two digits)
+8 bytes   length of the header, little endian
+4 bytes   CRC-32 of all that follows
+4 bytes   zero
+header    JSON, UTF-8, padded with blanks so that the constants start 64-byte aligned
+constants each padded to 64 bytes
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def encode(plan: Plan, *, store: Store | None = None, inline_limit: int = 1 << 1
     """A plan as bytes; equal plans give equal bytes.
 
     Args:
-        store: called with (digest, bytes) for every constant longer than `inline_limit`, which then is not part of the
-            result; without it all constants are.
+        store: called with (digest, bytes) for every constant longer than `inline_limit`, which then is not
+            part of the result; without it all constants are.
     """
     writer = _Writer()
     constants: list[Any] = []
@@ -124,24 +124,62 @@ class _Writer:
         match e:
             case KernelCall():
                 return [
-                    "kernel", e.kernel, [self.use(u) for u in e.buffers], self.dims(e.extents), self.dim(e.range),
-                    e.outputs, e.grain, self.dim(e.scratch), int(e.fallible), int(e.waits), self.dim(e.work), e.node,
+                    "kernel",
+                    e.kernel,
+                    [self.use(u) for u in e.buffers],
+                    self.dims(e.extents),
+                    self.dim(e.range),
+                    e.outputs,
+                    e.grain,
+                    self.dim(e.scratch),
+                    int(e.fallible),
+                    int(e.waits),
+                    self.dim(e.work),
+                    e.node,
                     _faults(e.faults),
-                ]  # fmt: skip
+                ]
             case Copy():
-                return ["copy", self.use(e.source), self.use(e.target), self.dim(e.nbytes), int(e.waits), e.node]
+                return [
+                    "copy",
+                    self.use(e.source),
+                    self.use(e.target),
+                    self.dim(e.nbytes),
+                    int(e.waits),
+                    e.node,
+                ]
             case Fill():
                 return ["fill", self.use(e.target), self.dim(e.nbytes), e.pattern.hex(), int(e.waits), e.node]
             case Host():
                 operands = [[self.use(o.use), o.dtype.name, self.dims(o.shape)] for o in e.operands]
                 attrs = [[name, value] for name, value in e.attrs]
-                return ["host", e.name, operands, e.outputs, attrs, int(e.fallible), e.node, _faults(e.faults)]
+                return [
+                    "host",
+                    e.name,
+                    operands,
+                    e.outputs,
+                    attrs,
+                    int(e.fallible),
+                    e.node,
+                    _faults(e.faults),
+                ]
             case Repeat():
                 return ["repeat", self.dim(e.count), self.entries(e.body), e.node]
             case While():
-                return ["while", self.use(e.predicate), self.entries(e.condition), self.entries(e.body), e.node]
+                return [
+                    "while",
+                    self.use(e.predicate),
+                    self.entries(e.condition),
+                    self.entries(e.body),
+                    e.node,
+                ]
             case Branch():
-                return ["branch", self.use(e.predicate), self.entries(e.then), self.entries(e.otherwise), e.node]
+                return [
+                    "branch",
+                    self.use(e.predicate),
+                    self.entries(e.then),
+                    self.entries(e.otherwise),
+                    e.node,
+                ]
 
 
 def _faults(faults: tuple[Fault, ...]) -> list[Any]:
@@ -163,18 +201,20 @@ def decode(data: bytes | memoryview, *, fetch: Fetch | None = None) -> Plan:
     if magic[:6] != _MAGIC[:6]:
         raise PlanFormatError("this is not a plan")
     if magic != _MAGIC:
-        raise PlanFormatError(f"the plan has format {magic[6:].decode('latin-1')}, this version reads {FORMAT:02d}")
+        raise PlanFormatError(
+            f"the plan has format {magic[6:].decode('latin-1')}, this version reads {FORMAT:02d}"
+        )
     rest = memoryview(data)[_HEAD.size :]
     if length > len(rest) or zlib.crc32(rest) != checksum:
         raise PlanFormatError("the plan is cut off or damaged")
     try:
         body = json.loads(bytes(rest[:length]))
         plan = _Reader(body["dims"]).plan(body, rest[length:], fetch)
+        plan.validate()
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         if isinstance(error, TracemillError):
             raise
         raise PlanFormatError(f"the plan is malformed: {type(error).__name__}: {error}") from error
-    plan.validate()
     return plan
 
 
@@ -216,42 +256,82 @@ class _Reader:
 
     def entry(self, value: Any) -> Entry:
         match value:
-            case ["kernel", key, buffers, extents, span, outputs, grain, scratch, fallible, waits, work, node, faults]:
+            case [
+                "kernel",
+                key,
+                buffers,
+                extents,
+                span,
+                outputs,
+                grain,
+                scratch,
+                fallible,
+                waits,
+                work,
+                node,
+                faults,
+            ]:
                 return KernelCall(
-                    key, tuple(self.use(u) for u in buffers), self.dims(extents), self.dim(span), _integer(outputs),
-                    _integer(grain), self.dim(scratch), bool(fallible), bool(waits), self.dim(work), node,
-                    _read_faults(faults))  # fmt: skip
+                    _text(key),
+                    tuple(self.use(u) for u in buffers),
+                    self.dims(extents),
+                    self.dim(span),
+                    _integer(outputs),
+                    _integer(grain),
+                    self.dim(scratch),
+                    bool(fallible),
+                    bool(waits),
+                    self.dim(work),
+                    _text(node),
+                    _read_faults(faults),
+                )
             case ["copy", source, target, nbytes, waits, node]:
-                return Copy(self.use(source), self.use(target), self.dim(nbytes), bool(waits), node)
+                return Copy(self.use(source), self.use(target), self.dim(nbytes), bool(waits), _text(node))
             case ["fill", target, nbytes, pattern, waits, node]:
-                return Fill(self.use(target), self.dim(nbytes), bytes.fromhex(pattern), bool(waits), node)
+                return Fill(
+                    self.use(target), self.dim(nbytes), bytes.fromhex(pattern), bool(waits), _text(node)
+                )
             case ["host", name, operands, outputs, attrs, fallible, node, faults]:
                 read = tuple(HostOperand(self.use(u), dtype(d), self.dims(s)) for u, d, s in operands)
-                pairs = tuple((str(k), _frozen(v)) for k, v in attrs)
-                return Host(name, read, _integer(outputs), pairs, bool(fallible), node, _read_faults(faults))
+                pairs = tuple((_text(k), _frozen(v)) for k, v in attrs)
+                return Host(
+                    _text(name),
+                    read,
+                    _integer(outputs),
+                    pairs,
+                    bool(fallible),
+                    _text(node),
+                    _read_faults(faults),
+                )
             case ["repeat", count, body, node]:
-                return Repeat(self.dim(count), self.entries(body), node)
+                return Repeat(self.dim(count), self.entries(body), _text(node))
             case ["while", predicate, condition, body, node]:
-                return While(self.use(predicate), self.entries(condition), self.entries(body), node)
+                return While(self.use(predicate), self.entries(condition), self.entries(body), _text(node))
             case ["branch", predicate, then, otherwise, node]:
-                return Branch(self.use(predicate), self.entries(then), self.entries(otherwise), node)
+                return Branch(self.use(predicate), self.entries(then), self.entries(otherwise), _text(node))
         raise ValueError("unknown entry")
 
     def plan(self, body: Any, blob: memoryview, fetch: Fetch | None) -> Plan:
         return Plan(
-            name=body["name"],
-            sizes=tuple(SizeSource(n, _integer(i), _integer(a), _integer(s), _integer(o))
-                        for n, i, a, s, o in body["sizes"]),
-            inputs=tuple(PlanInput(n, dtype(d), self.dims(s)) for n, d, s in body["inputs"]),
-            outputs=tuple(PlanOutput(n, dtype(d), self.dims(s), _integer(r)) for n, d, s, r in body["outputs"]),
-            buffers=tuple(BufferSpec(k, _integer(i), self.dim(o), self.dim(n), dtype(d), self.dims(s))
-                          for k, i, o, n, d, s in body["buffers"]),
+            name=_text(body["name"]),
+            sizes=tuple(
+                SizeSource(_text(n), _integer(i), _integer(a), _integer(s), _integer(o))
+                for n, i, a, s, o in body["sizes"]
+            ),
+            inputs=tuple(PlanInput(_text(n), dtype(d), self.dims(s)) for n, d, s in body["inputs"]),
+            outputs=tuple(
+                PlanOutput(_text(n), dtype(d), self.dims(s), _integer(r)) for n, d, s, r in body["outputs"]
+            ),
+            buffers=tuple(
+                BufferSpec(_text(k), _integer(i), self.dim(o), self.dim(n), dtype(d), self.dims(s))
+                for k, i, o, n, d, s in body["buffers"]
+            ),
             entries=self.entries(body["entries"]),
             constants=_read_constants(body["constants"], blob, fetch),
             arena=self.dim(body["arena"]),
             attrs=dict(body["attrs"]),
             lets=tuple((str(name), self.dim(d)) for name, d in body["lets"]),
-        )  # fmt: skip
+        )
 
 
 def _integer(value: Any) -> int:
@@ -260,12 +340,18 @@ def _integer(value: Any) -> int:
     return value
 
 
+def _text(value: Any) -> Any:
+    if type(value) is not str:
+        raise ValueError(f"{value!r} is not text")
+    return value
+
+
 def _frozen(value: Any) -> Any:
     return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
 
 
 def _read_faults(values: Any) -> tuple[Fault, ...]:
-    return tuple(Fault(_integer(n), str(o), _integer(s)) for n, o, s in values)
+    return tuple(Fault(_integer(n), _text(o), _integer(s)) for n, o, s in values)
 
 
 def _read_constants(table: Any, blob: memoryview, fetch: Fetch | None) -> tuple[Constant, ...]:

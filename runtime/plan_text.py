@@ -22,8 +22,10 @@ def listing(plan: Plan) -> str:
     """The plan's declarations, buffers in use, and entries, ending in a newline."""
     lines = [f"plan {plan.name}"]
     lines += [f"  size {size.name} = {_source(plan, size)}" for size in plan.sizes]
-    lines += [f"  input {_label('in', i)} {spec.name}: {_type(spec.dtype, spec.shape)}"
-              for i, spec in enumerate(plan.inputs)]  # fmt: skip
+    lines += [
+        f"  input {_label('in', i)} {spec.name}: {_type(spec.dtype, spec.shape)}"
+        for i, spec in enumerate(plan.inputs)
+    ]
     for i, out in enumerate(plan.outputs):
         into = f" replaces {_label('in', out.replaces)}" if out.replaces >= 0 else ""
         lines.append(f"  output {_label('out', i)} {out.name}: {_type(out.dtype, out.shape)}{into}")
@@ -32,10 +34,12 @@ def listing(plan: Plan) -> str:
     lines.append(f"  arena {plan.arena} bytes")
     for number, spec in enumerate(plan.buffers):
         if spec.kind == "arena":
-            lines.append(f"  buffer b{number}: {_type(spec.dtype, spec.shape)} at {spec.offset}, {spec.nbytes} bytes")
+            lines.append(
+                f"  buffer b{number}: {_type(spec.dtype, spec.shape)} at {spec.offset}, {spec.nbytes} bytes"
+            )
     lines.append("entries")
     printer = _Printer(plan)
-    printer.entries(plan.entries, 1)
+    printer.entries(plan.entries, 0)
     return "\n".join(lines + printer.lines) + "\n"
 
 
@@ -69,16 +73,19 @@ class _Printer:
     def line(self, depth: int, text: str, node: str = "", waits: bool = False) -> None:
         """One numbered line; `|` marks an entry that waits for the ones before."""
         comment = f"  # {node}" if node else ""
-        self.lines.append(f"{self.number:4} {'|' if waits else ' '}{'  ' * depth}{text}{comment}")
+        self.lines.append(f"{self.number:4} {'|' if waits else ' '} {'  ' * depth}{text}{comment}")
         self.number += 1
 
     def plain(self, depth: int, text: str) -> None:
-        self.lines.append(f"      {'  ' * depth}{text}")
+        self.lines.append(f"       {'  ' * depth}{text}")
 
     def use(self, use: BufferUse) -> str:
         spec = self.plan.buffers[use.buffer]
-        name = f"b{use.buffer}" if spec.kind == "arena" else {"input": "in", "output": "out", "constant": "const"}[
-            spec.kind] + str(spec.index)  # fmt: skip
+        name = (
+            f"b{use.buffer}"
+            if spec.kind == "arena"
+            else {"input": "in", "output": "out", "constant": "const"}[spec.kind] + str(spec.index)
+        )
         offset = spec.offset + use.offset if spec.kind != "arena" else use.offset
         moved = f"+{offset}" if offset != 0 else ""
         steps = "".join(f"+{stride}*i{level}" for level, stride in enumerate(use.strides) if stride != 0)
@@ -92,14 +99,28 @@ class _Printer:
             case KernelCall():
                 split = len(e.buffers) - e.outputs
                 extents = f" extents({', '.join(map(str, e.extents))})" if e.extents else ""
-                extra = (f" grain {e.grain}" if e.grain != 1 else "") + (f" scratch {e.scratch}" if e.scratch else "")
+                extra = (f" grain {e.grain}" if e.grain != 1 else "") + (
+                    f" scratch {e.scratch}" if e.scratch else ""
+                )
                 extra += " fallible" if e.fallible else ""
-                text = f"{e.kernel}[{e.range}]({self.uses(e.buffers[:split])}) -> {self.uses(e.buffers[split:])}"
+                text = (
+                    f"{e.kernel}[{e.range}]({self.uses(e.buffers[:split])}) -> {self.uses(e.buffers[split:])}"
+                )
                 self.line(depth, text + extents + extra, e.node, e.waits)
             case Copy():
-                self.line(depth, f"copy {self.use(e.source)} -> {self.use(e.target)}, {e.nbytes} bytes", e.node, e.waits)
+                self.line(
+                    depth,
+                    f"copy {self.use(e.source)} -> {self.use(e.target)}, {e.nbytes} bytes",
+                    e.node,
+                    e.waits,
+                )
             case Fill():
-                self.line(depth, f"fill {self.use(e.target)}, {e.nbytes} bytes with 0x{e.pattern.hex()}", e.node, e.waits)
+                self.line(
+                    depth,
+                    f"fill {self.use(e.target)}, {e.nbytes} bytes with 0x{e.pattern.hex()}",
+                    e.node,
+                    e.waits,
+                )
             case Host():
                 split = len(e.operands) - e.outputs
                 operands = tuple(operand.use for operand in e.operands)

@@ -1,4 +1,4 @@
-"""Timing of plan entries by the native runner. Costs two clock readings an instruction while on, nothing while off."""
+"""Timing of plan entries by the native runner: two clock readings an instruction while it is on."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class EntryTiming:
 
 
 class Profile:
-    """Collects timings of an executable's runs: `executable.profile = Profile(plan)` turns it on, None off."""
+    """Collects timings of runs: `executable.profile = Profile(plan)` turns it on, None off."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -59,5 +59,8 @@ class Profile:
         """A table, most time first."""
         rows = sorted(self.entries(), key=lambda t: (-t.wait_ns - t.work_ns, t.entry))
         lines = [f"{'entry':>5} {'calls':>8} {'wait µs':>10} {'work µs':>10}"]
-        lines += [f"{t.entry:5} {t.calls:8} {t.wait_ns / 1e3:10.1f} {t.work_ns / 1e3:10.1f}  {t.label}" for t in rows]
+        lines += [
+            f"{t.entry:5} {t.calls:8} {t.wait_ns / 1e3:10.1f} {t.work_ns / 1e3:10.1f}  {t.label}"
+            for t in rows
+        ]
         return "\n".join(lines) + "\n"

@@ -1,15 +1,15 @@
 """A slow runner in plain Python: the same plans, kernels as Python functions on flat NumPy arrays.
 
-It shows what a plan means, checks the native runner, and runs generated kernels as plain Python. Workers are played one
-after the other, share by share, in the native runner's shares: an order in which no correct plan can tell the
-difference.
+It shows what a plan means, checks the native runner, and runs generated kernels as plain Python. Workers are
+played one after the other, share by share, in the native runner's shares: an order in which no correct plan
+can tell the difference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -39,21 +39,26 @@ def run_reference(
     """Run a plan once; arguments and results as `Executable.run`, errors too.
 
     Args:
-        kernels: for each key a function that gets, for every operand, the flat array from where the use begins to the
-            end of its buffer.
+        kernels: for each key a function that gets, for every operand, the flat array from where the use
+            begins to the end of its buffer.
         workers: number of shares.
         backwards: play the workers in descending order.
     """
     if sizes is None:
         sizes = {s.name: (inputs[s.input].shape[s.axis] - s.offset) // s.scale for s in plan.sizes}
-    return _Run(plan, kernels, dict(sizes), workers, backwards, sites).run(inputs)
+    return _Run(plan, kernels, plan.with_lets(sizes), workers, backwards, sites).run(inputs)
 
 
 class _Run:
     def __init__(
-        self, plan: Plan, kernels: Mapping[str, PythonKernel], sizes: dict[str, int], workers: int, backwards: bool,
+        self,
+        plan: Plan,
+        kernels: Mapping[str, PythonKernel],
+        sizes: dict[str, int],
+        workers: int,
+        backwards: bool,
         sites: Sequence[Location | None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.plan, self.kernels, self.sizes, self.sites = plan, kernels, sizes, sites
         self.workers, self.backwards = workers, backwards
         self.counters: list[int] = []
@@ -78,9 +83,9 @@ class _Run:
         memory |= {("input", i): array.reshape(-1).view(np.uint8) for i, array in enumerate(inputs)}
         memory |= {("output", i): array.reshape(-1).view(np.uint8) for i, array in enumerate(results)}
         self.buffers = []
-        for spec in plan.buffers:
-            offset = self.value(spec.offset)
-            self.buffers.append(memory[spec.kind, spec.index][offset : offset + self.value(spec.nbytes)])
+        for place in plan.buffers:
+            offset = self.value(place.offset)
+            self.buffers.append(memory[place.kind, place.index][offset : offset + self.value(place.nbytes)])
         self.entries(plan.entries)
         return results
 
@@ -121,7 +126,7 @@ class _Run:
 
     def shares(self, extent: int, grain: int, step: int = 0) -> list[tuple[int, int]]:
         bounds = shares(extent, grain, self.workers, step)
-        pairs = [(b, e) for b, e in zip(bounds, bounds[1:], strict=False) if b < e]
+        pairs = [(b, e) for b, e in pairwise(bounds) if b < e]
         return pairs[::-1] if self.backwards else pairs
 
     def kernel(self, call: KernelCall) -> None:

@@ -1,8 +1,8 @@
-"""Worker threads: persistent, in native code while there is work, asleep without using the CPU while there is none.
+"""Worker threads: persistent, in native code while there is work, asleep while there is none.
 
-A run is shared by the caller and the workers of one process-wide pool; while a thread uses the pool, runs of other
-threads walk their plan alone, with the same results. Everything that runs often happens in the native runner: here
-threads are started, stopped, and counted.
+A run is shared by the caller and the workers of one process-wide pool; while a thread uses the pool, runs of
+other threads walk their plan alone, with the same results. Everything that runs often happens in the native
+runner: here threads are started, stopped, and counted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from . import layout as L
 
 MAX_WORKERS = 256
 _VARIABLE = "TRACEMILL_NUM_THREADS"
-# Waiting: about 20 µs of pauses, then yields, then sleeps of this length (at a barrier) or parking (when idle).
+# Waiting: about 20 µs of pauses, then yields, then sleeps (at a barrier) or parking (when idle).
 _SPINS, _SPINS_CROWDED, _YIELDS, _SLEEP_NS = 1000, 20, 200, 50_000
 
 Runner = Callable[[int, int, int], int]
@@ -97,7 +97,7 @@ def _address(library: ctypes.CDLL, *names: str) -> int:
 
 
 def _leaked_words(count: int) -> tuple[ctypes.Array[ctypes.c_int64], int]:
-    """A zeroed block, 128-byte aligned, that is never freed: threads may look at it until the process is gone."""
+    """A zeroed block, 128-byte aligned, never freed: threads may look at it until the process is gone."""
     block = (ctypes.c_int64 * (count + 16))()
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(block))
     skip = -ctypes.addressof(block) % 128 // L.WORD
@@ -140,7 +140,7 @@ def _tune() -> None:
 
 
 class Pool:
-    """The workers 1, 2, … of this process (worker 0 is whoever calls). Threads are started when first needed."""
+    """The workers 1, 2, … of this process (worker 0 is whoever calls). Threads start when first needed."""
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
@@ -159,7 +159,10 @@ class Pool:
             libc.pthread_mutex_init(ctypes.c_void_p(mail + L.MAIL_MUTEX * L.WORD), None)
             libc.pthread_cond_init(ctypes.c_void_p(mail + L.MAIL_CONDITION * L.WORD), None)
             thread = threading.Thread(
-                target=self.runner, args=(L.CALL_WORK, self.address, number), name=f"tracemill-{number}", daemon=True
+                target=self.runner,
+                args=(L.CALL_WORK, self.address, number),
+                name=f"tracemill-{number}",
+                daemon=True,
             )
             try:
                 thread.start()

@@ -82,8 +82,7 @@ def compile_source(
 def compile_function(
     function: Any, args: tuple[Any, ...], restype: Any, symbol: str, cpu: str | None = None
 ) -> bytes:
-    """Compile a Python function that is no kernel (Numba types of arguments and result) to an object exporting
-    `symbol`.
+    """Compile a Python function that is no kernel (Numba types of arguments and result) to an object.
 
     Raises:
         InternalError: it cannot be compiled.

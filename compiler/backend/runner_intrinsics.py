@@ -1,7 +1,7 @@
 """The vocabulary of the native plan runner: memory words, atomics, calls by address. All operands are int64.
 
-Like the kernels' intrinsics, each name is a plain Python function (by ctypes: the runner can be stepped through in a
-debugger, one worker at a time) and a few LLVM instructions.
+Like the kernels' intrinsics, each name is a plain Python function (by ctypes: the runner can be stepped
+through in a debugger, one worker at a time) and a few LLVM instructions.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import ctypes
 import platform
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -20,13 +20,14 @@ from numba.extending import lower_builtin
 
 _I64, _I32, _I8 = ir.IntType(64), ir.IntType(32), ir.IntType(8)
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 Lowering = Callable[[Any, Any], Any]  # (builder, arguments) -> value or None
 
 
-def _lowered(lower: Lowering) -> Callable[[Any], Any]:
+def _lowered(lower: Lowering) -> Callable[[Function], Function]:
     """Decorator: a function of int64 arguments is compiled to the instructions that `lower` emits."""
 
-    def register(function: Any) -> Any:
+    def register(function: Function) -> Function:
         count = function.__code__.co_argcount
         kinds = [types.int64] * count
         result = types.void if function.__annotations__["return"] == "None" else types.int64
@@ -38,11 +39,11 @@ def _lowered(lower: Lowering) -> Callable[[Any], Any]:
         infer(Template)
         infer_global(function, types.Function(Template))
 
-        @lower_builtin(function, *kinds)
         def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             value = lower(builder, args)
             return context.get_dummy_value() if result is types.void else value
 
+        lower_builtin(function, *kinds)(emit)
         return function
 
     return register
@@ -81,7 +82,11 @@ def store_sync(base: int, index: int, value: int) -> None:
     _at(base, index).value = value
 
 
-@_lowered(lambda builder, args: builder.zext(builder.load(builder.inttoptr(args[0], _I8.as_pointer()), align=1), _I64))
+@_lowered(
+    lambda builder, args: builder.zext(
+        builder.load(builder.inttoptr(args[0], _I8.as_pointer()), align=1), _I64
+    )
+)
 def load_byte(address: int) -> int:
     """The byte at `address`."""
     return ctypes.c_uint8.from_address(address).value
@@ -160,6 +165,12 @@ def call_kernel(
 ) -> int:
     """Call a kernel of the C ABI by its address; its result."""
     form = ctypes.CFUNCTYPE(
-        ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p,
-        ctypes.c_void_p)
+        ctypes.c_int32,
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+        ctypes.c_int64,
+        ctypes.c_int64,
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+    )
     return int(form(function)(buffers, extents, begin, end, scratch, status))

@@ -1,23 +1,22 @@
 """The native plan runner: Python source that Numba turns into one object without undefined symbols.
 
-The runtime loads that object through llvmlite alone. Everything is an int64: addresses, words and counts
-(`runtime/layout.py` says where what lies). C functions (yield, sleep, mutex, condition, memcpy, clock) are called by the
-addresses that the runtime puts into the environment block, kernels by the addresses in the packed code.
+The runtime loads that object without a compiler. Everything is an int64: addresses, words and counts
+(`runtime/layout.py` says where what lies). C functions (yield, sleep, mutex, condition, memcpy, clock) are
+called by the addresses that the runtime puts into the environment block, kernels by the addresses in the
+packed code.
 
-One function serves callers and workers. All workers of a run walk the same code; each takes its own share of every
-launch, and they meet at the barriers. What decides the way (a predicate, a failure) is read once, by the last worker to
-arrive at a barrier, and published in the word that releases the others: their control flow cannot diverge.
+One function serves callers and workers. All workers of a run walk the same code; each takes its own share of
+every launch, and they meet at the barriers. What decides the way (a predicate, a failure) is read once, by
+the last worker to arrive at a barrier, and published in the word that releases the others: their control flow
+cannot diverge.
 """
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-
 from numba.core import types
 
 from ...runtime import layout as L
-from . import frontend, llvm, runner_intrinsics
+from .numba_cpu import compile_function
 from .runner_intrinsics import (
     add_fetch,
     call_kernel,
@@ -33,7 +32,7 @@ from .runner_intrinsics import (
 
 
 def _relax(env: int, rounds: int) -> None:
-    """Wait a little: pause at first, then let other threads run, then sleep (a core may have been taken away)."""
+    """Wait a little: pause, later let other threads run, later sleep (a core may have been taken away)."""
     spins = load(env, L.ENV_SPINS)
     if rounds < spins:
         pause()
@@ -73,7 +72,7 @@ def _receive(env: int, mail: int) -> int:
 
 
 def _enter(env: int, pool: int, job: int) -> int:
-    """Start the workers on a job; how many walk it. One (the caller) where it is small or the pool is taken."""
+    """Start the workers on a job; how many walk it: one, the caller, if it is small or the pool is taken."""
     count = load(job, L.JOB_WORKERS)
     if count == 1 or pool == 0 or load(job, L.JOB_ALONE) != 0:
         return 1
@@ -138,7 +137,7 @@ def _clock(env: int, frame: int) -> int:
 
 
 def _resolve(job: int, frame: int, at: int) -> None:
-    """Write the pointers of a launch's uses into the frame: base + offset + the strides times the loop counters."""
+    """Write the pointers of a launch into the frame: base + offset + the strides times the loop counters."""
     bases = load(job, L.JOB_BASES)
     levels = load(at, L.AT_LEVELS)
     number = load(at, L.AT_BUFFERS)
@@ -180,8 +179,14 @@ def _launch(env: int, job: int, frame: int, at: int, op: int, worker: int, count
         if op == L.OP_KERNEL:
             scratch = load(job, L.JOB_SCRATCH) + worker * load(job, L.JOB_SCRATCH_BYTES)
             result = call_kernel(
-                load(at, L.AT_FUNCTION), frame + L.FRAME_POINTERS * 8, operands, begin, end, scratch,
-                frame + L.FRAME_STATUS * 8)
+                load(at, L.AT_FUNCTION),
+                frame + L.FRAME_POINTERS * 8,
+                operands,
+                begin,
+                end,
+                scratch,
+                frame + L.FRAME_STATUS * 8,
+            )
             if result != 0:
                 store(frame, L.FRAME_RESULT, result)
                 store(frame, L.FRAME_ENTRY, load(at, L.AT_ENTRY))
@@ -195,7 +200,7 @@ def _launch(env: int, job: int, frame: int, at: int, op: int, worker: int, count
 
 
 def _suspend(job: int, frame: int, at: int) -> None:
-    """Note where to go on after a host call. Only worker 0 calls it, behind a barrier: nobody reads these words then."""
+    """Note where to go on after a host call. For worker 0, behind a barrier: nobody reads them then."""
     store(job, L.JOB_ENTRY, load(at, L.AT_ENTRY))
     store(job, L.JOB_START, ((at - load(job, L.JOB_CODE)) >> 3) + load(at, L.AT_WORDS))
     level = 0
@@ -262,8 +267,6 @@ def _walk(env: int, pool: int, job: int, worker: int, count: int) -> int:
             else:
                 store(times, 0, load(times, 0) + 1)
                 store(times, 2, load(times, 2) + passed)
-    if worker == 0:
-        store(job, L.JOB_START, 0)
     return L.DONE
 
 
@@ -294,13 +297,15 @@ def runner(call: int, block: int, worker: int) -> int:
             _leave(env, pool, count)
             if load_sync(job, L.JOB_ERROR) != 0:
                 return L.FAILED
+            if result == L.DONE:  # only now: until here a slow worker may not have read where to start
+                store(job, L.JOB_START, 0)
             return result
         store_sync(mail, L.MAIL_JOB, 0)
     return L.DONE
 
 
 def compile_runner(cpu: str | None = None) -> bytes:
-    """The runner as a relocatable object that exports `layout.RUNNER_SYMBOL`: `int64 runner(int64, int64, int64)`.
+    """The runner as a relocatable object that exports `layout.RUNNER_SYMBOL`, all its values int64.
 
     Args:
         cpu: LLVM CPU name; by default `TRACEMILL_CPU` or the host.
@@ -308,15 +313,4 @@ def compile_runner(cpu: str | None = None) -> bytes:
     Raises:
         TracemillError: the CPU is not known.
     """
-    where = llvm.target(cpu)
-    modules = frontend.lower_function(runner, (types.int64,) * 3, types.int64, L.RUNNER_SYMBOL)
-    return llvm.emit_object(llvm.optimise([str(module) for module in modules], L.RUNNER_SYMBOL, where), where)
-
-
-def runner_key() -> str:
-    """Text that changes with whatever the runner's object depends on, besides the CPU and the compiler's versions."""
-    digest = hashlib.blake2b(digest_size=16)
-    for module in (L, runner_intrinsics):
-        digest.update(inspect.getsource(module).encode())
-    digest.update(inspect.getsource(inspect.getmodule(runner) or L).encode())
-    return f"runner {L.VERSION} {digest.hexdigest()}"
+    return compile_function(runner, (types.int64,) * 3, types.int64, L.RUNNER_SYMBOL, cpu)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from tracemill.compiler.backend.numba_cpu import compile_source, kernel_symbol
 from tracemill.compiler.backend.plain import run_python
 from tracemill.compiler.backend.runner_source import compile_runner
@@ -146,12 +145,20 @@ class Builder:
 
     def plan(self, *entries: Entry, sizes: tuple[str, ...] = ()) -> Plan:
         return Plan(
-            self.name, find_sizes(tuple(self.inputs), sizes), tuple(self.inputs), tuple(self.outputs),
-            tuple(self.buffers), entries, tuple(self.constants), self.arena,
-        )  # fmt: skip
+            self.name,
+            find_sizes(tuple(self.inputs), sizes),
+            tuple(self.inputs),
+            tuple(self.outputs),
+            tuple(self.buffers),
+            entries,
+            tuple(self.constants),
+            self.arena,
+        )
 
     @staticmethod
-    def call(kernel: str, *buffers: BufferUse, range: Dim, extents: tuple[Dim, ...] = (), **options: Any) -> KernelCall:
+    def call(
+        kernel: str, *buffers: BufferUse, range: Dim, extents: tuple[Dim, ...] = (), **options: Any
+    ) -> KernelCall:
         return KernelCall(kernel, buffers, extents, range, **options)
 
 
@@ -189,12 +196,16 @@ class Kit:
             executable._find = shared  # type: ignore[method-assign]
         return executable
 
-    def check(self, plan: Plan, make_inputs: Callable[[], list[np.ndarray]], **options: Any) -> list[np.ndarray]:
-        """Run a plan with 1, 2, 3 and 4 threads and by the reference runner: the same bits. Returns the outputs."""
+    def check(
+        self, plan: Plan, make_inputs: Callable[[], list[np.ndarray]], **options: Any
+    ) -> list[np.ndarray]:
+        """Run a plan with 1 to 4 threads and by the reference runner: the same bits. Returns the outputs."""
         results = []
         kernels = {key: self.plain(key) for key in plan.kernels}
         for count, backwards in ((1, False), (3, False), (3, True)):
-            outputs = run_reference(plan, kernels, make_inputs(), workers=count, backwards=backwards, **options)
+            outputs = run_reference(
+                plan, kernels, make_inputs(), workers=count, backwards=backwards, **options
+            )
             results.append([o.copy() for o in outputs])
         executable = self.executable(plan)
         for count in (1, 2, 3, 4):
