@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ...ir.dims import Dim, dmax, floordiv
 from ...ir.dtypes import DType
-from .text import storage
+from .text import fill, load, storage, store
 from .tiles import TileShape, tile_shape
 
 # Output pixels of one step of the parallel range, about.
@@ -92,6 +92,37 @@ class Convolution:
         """The tile in use."""
         return self.tile or tile_shape(self.dtype.compute)
 
+    def pad_row(
+        self, target: str, target_step: int | str, operand: str, source: str, source_step: int
+    ) -> str:
+        """Lines: a zero-padded row of the image, `width` long, `[first, stop)` of it from an operand."""
+        if not self.narrow:
+            return (
+                f"pad_{self.dtype}(image, {target}, {target_step}, "
+                f"{operand}, {source}, {source_step}, first, stop, width)"
+            )
+        at = f"{target} + col * {target_step}"
+        return fill(_PAD_ROW, at=at, element=load(self.dtype, operand, f"{source} + col * {source_step}"))
+
+    def copy_rows(
+        self, operand: str, target: tuple[str, str, int], source: tuple[str, str], size: tuple[str, str]
+    ) -> str:
+        """Lines: rows of accumulators to rows of an operand.
+
+        Args:
+            operand: the name of its pointer.
+            target: offset, distance of rows, distance of columns.
+            source: offset in `acc`, distance of rows.
+            size: rows, columns.
+        """
+        (at, row, step), (source_at, source_row), (rows, width) = target, source, size
+        if not self.narrow:
+            to, of = f"{operand}, {at}, {row}, {step}", f"acc, {source_at}, {source_row}"
+            return f"copy_{self.dtype}({to}, {of}, {rows}, {width})"
+        value = f"acc[{source_at} + row * {source_row} + col]"
+        put = store(self.dtype, operand, f"{at} + row * {row} + col * {step}", value)
+        return fill(_COPY_ROWS, rows=rows, width=width, put=put)
+
     def constants(self) -> dict[str, object]:
         """Template values that all three kernels use."""
         (kh, kw), (sh, sw), (dh, dw), tile = self.taps, self.stride, self.dilation, self.register_tile
@@ -130,6 +161,21 @@ def chunks(rows: Dim, per_chunk: Dim) -> Dim:
     """How many chunks the rows make."""
     return floordiv(rows + per_chunk - 1, per_chunk)
 
+
+_PAD_ROW = """
+for col in range(first):
+    image[$at] = 0.0
+for col in range(first, stop):
+    image[$at] = $element
+for col in range(stop, width):
+    image[$at] = 0.0
+"""
+
+_COPY_ROWS = """
+for row in range($rows):
+    for col in range($width):
+        $put
+"""
 
 # The weights of all groups, widened once per launch and thread.
 WIDEN_WEIGHTS = """

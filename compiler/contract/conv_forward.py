@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ...ir.dims import Dim
 from ..kernel import KernelSource
 from .conv import SLACK, WIDEN_WEIGHTS, ConvDims, Convolution, aligned, chunks, rows_per_chunk
-from .text import Epilogue, extent_loads, fill, load, paste_epilogue, storage, store
+from .text import Epilogue, extent_loads, fill, load, paste_epilogue, storage
 from .tiles import MicroKernel
 
 # Filters whose results are kept until they are written out.
@@ -62,7 +62,7 @@ class ConvForward(Convolution):
             _FORWARD,
             extents=extent_loads(ConvDims._fields),
             call=self._call(),
-            element=load(self.dtype, "x", "source + col * " + str(self.stride[1])),
+            pad=self.pad_row("target", 1, "x", "source", self.stride[1]),
             weights=f"weights = {self.dtype.compute}_at(scratch, weights_at, 3)\n{narrow}"
             if self.narrow
             else "",
@@ -103,18 +103,10 @@ class ConvForward(Convolution):
                 n=("(y0 + row) * out_w", "(y0 + row + 1) * out_w"),
             )
             return fill("for row in range(rows):\n    $body", body=body)
-        return fill(
-            _STORE, put=store(self.dtype, "y", "target + col", "acc[o * acc_row + row * width + col]")
-        )
+        target = ("((image_number * filters + o0 + o) * out_h + y0) * out_w", "out_w", 1)
+        copy = self.copy_rows("y", target, ("o * acc_row", "width"), ("rows", "out_w"))
+        return fill("for o in range(count):\n    $copy", copy=copy)
 
-
-_STORE = """
-for o in range(count):
-    for row in range(rows):
-        target = (((n * groups + group) * filters + o0 + o) * out_h + y0 + row) * out_w
-        for col in range(out_w):
-            $put
-"""
 
 _FORWARD = """
 def kernel(buffers, extents, begin, end, scratch, status):
@@ -137,26 +129,26 @@ def kernel(buffers, extents, begin, end, scratch, status):
     acc = ${compute}_at(scratch, acc_at, 2)
     $weights
     # Tap k of a pixel: its weight, and where its place's phase image begins, moved by strides.
-    k = 0
-    for c in range(channels):
-        for tap_h in range(0, $KH * $DH, $DH):
-            for tap_w in range(0, $KW * $DW, $DW):
-                phase = tap_h % $SH * $PW + tap_w % $SW
-                table[2 * k] = k
-                table[2 * k + 1] = c * channel + phase * plane + tap_h // $SH * width + tap_w // $SW
-                k += 1
+    for k in range(depth):
+        c = udiv(k, $TAPS)
+        tap = k - c * $TAPS
+        tap_h = udiv(tap, $KW) * $DH
+        tap_w = urem(tap, $KW) * $DW
+        table[2 * k] = k
+        table[2 * k + 1] = (c * channel + (urem(tap_h, $SH) * $PW + urem(tap_w, $SW)) * plane
+                            + udiv(tap_h, $SH) * width + udiv(tap_w, $SW))
     for step in range(begin, end):
-        image_number = step // chunks
+        image_number = udiv(step, chunks)
         y0 = (step - image_number * chunks) * chunk_rows
         rows = imin(chunk_rows, out_h - y0)
-        n = image_number // groups
+        n = udiv(image_number, groups)
         group = image_number - n * groups
         for c in range(channels):
             for phase in range($PH * $PW):
-                phase_h = phase // $PW
-                phase_w = phase % $PW
-                first = imin(width, imax(0, (pad_w - phase_w + $SW - 1) // $SW))
-                last = imin(width, imax(first, (pad_w + in_w - phase_w + $SW - 1) // $SW))
+                phase_h = udiv(phase, $PW)
+                phase_w = urem(phase, $PW)
+                first = imin(width, udiv(imax(0, pad_w - phase_w + $SW - 1), $SW))
+                last = imin(width, imax(first, udiv(pad_w + in_w - phase_w + $SW - 1, $SW)))
                 for row in range(rows + $REACH_H):
                     target = c * channel + phase * plane + row * width
                     y_in = (y0 + row) * $SH + phase_h - pad_h
@@ -164,12 +156,7 @@ def kernel(buffers, extents, begin, end, scratch, status):
                     if y_in < 0 or y_in >= in_h:
                         stop = first
                     source = ((image_number * channels + c) * in_h + y_in) * in_w + phase_w - pad_w
-                    for col in range(first):
-                        image[target + col] = 0.0
-                    for col in range(first, stop):
-                        image[target + col] = $element
-                    for col in range(stop, width):
-                        image[target + col] = 0.0
+                    $pad
         for o0 in range(0, filters, $FILTERS):
             count = imin($FILTERS, filters - o0)
             for p in range(0, (rows - 1) * width + out_w, $COLUMNS):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ...ir.dims import Dim, floordiv
 from ..kernel import KernelSource
 from .conv import SLACK, WIDEN_WEIGHTS, ConvDims, Convolution, aligned, chunks, rows_per_chunk
-from .text import Epilogue, extent_loads, fill, load, paste_epilogue, storage, store
+from .text import Epilogue, extent_loads, fill, load, paste_epilogue, storage
 from .tiles import MicroKernel
 
 # Channels whose results are kept until they are written out.
@@ -66,7 +66,7 @@ class ConvInputGrad(Convolution):
             _INPUT_GRAD,
             extents=extent_loads(ConvDims._fields),
             call=self._call(),
-            element=load(self.dtype, "dy", "source + col"),
+            pad=self.pad_row("target", 1, "dy", "source", 1),
             weights=f"weights = {self.dtype.compute}_at(scratch, weights_at, 4)\n{narrow}"
             if self.narrow
             else "",
@@ -100,8 +100,11 @@ class ConvInputGrad(Convolution):
 
     def _finish(self) -> str:
         if self.epilogue is None:
-            value, at = "acc[c * acc_row + row * width + col]", f"target + col * {self.stride[1]}"
-            return fill(_STORE, put=store(self.dtype, "dx", at, value), **self.constants())
+            target = (f"target + first * {self.stride[1]}", "in_h * in_w", self.stride[1])
+            copy = self.copy_rows(
+                "dx", target, ("place * width + first", "acc_row"), ("count", "last - first")
+            )
+            return fill(_STORE, copy=copy, **self.constants())
         if self._residues != 1:
             raise ValueError("an input gradient takes an epilogue only at stride 1")
         body = paste_epilogue(
@@ -116,15 +119,13 @@ class ConvInputGrad(Convolution):
 
 
 _STORE = """
-first = imax(0, (pad_w - residue_w + $SW - 1) // $SW - low_w)
-last = imin(columns, (pad_w + in_w - residue_w + $SW - 1) // $SW - low_w)
-for row in range(rows):
-    y = (low_h + q0 + row) * $SH + residue_h - pad_h
+first = imax(0, udiv(pad_w + $SW - 1 - residue_w, $SW) - low_w)
+last = imin(columns, udiv(pad_w + in_w + $SW - 1 - residue_w, $SW) - low_w)
+for place in range(rows):
+    y = (low_h + q0 + place) * $SH + residue_h - pad_h
     if y >= 0 and y < in_h:
-        for c in range(count):
-            target = ((image_number * channels + c0 + c) * in_h + y) * in_w + low_w * $SW + residue_w - pad_w
-            for col in range(first, last):
-                $put
+        target = ((image_number * channels + c0) * in_h + y) * in_w + low_w * $SW + residue_w - pad_w
+        $copy
 """
 
 _INPUT_GRAD = """
@@ -155,40 +156,37 @@ def kernel(buffers, extents, begin, end, scratch, status):
     k = 0
     for residue in range($RESIDUES):
         starts[residue] = k
-        for o in range(filters):
-            for kh in range($KH):
-                for kw in range($KW):
-                    if kh * $DH % $SH == residue // $SW and kw * $DW % $SW == residue % $SW:
-                        table[2 * k] = o * channels * $TAPS + kh * $KW + kw
-                        table[2 * k + 1] = (o * plane + ($REACH_H - kh * $DH // $SH) * width
-                                            + $REACH_W - kw * $DW // $SW)
-                        k += 1
+        for i in range(filters * $TAPS):
+            o = udiv(i, $TAPS)
+            tap = i - o * $TAPS
+            tap_h = udiv(tap, $KW) * $DH
+            tap_w = urem(tap, $KW) * $DW
+            if urem(tap_h, $SH) * $SW + urem(tap_w, $SW) == residue:
+                table[2 * k] = o * channels * $TAPS + tap
+                table[2 * k + 1] = (o * plane + ($REACH_H - udiv(tap_h, $SH)) * width
+                                    + $REACH_W - udiv(tap_w, $SW))
+                k += 1
     starts[$RESIDUES] = k
     for step in range(begin, end):
-        image_number = step // chunks
+        image_number = udiv(step, chunks)
         q0 = (step - image_number * chunks) * chunk_rows
         rows = imin(chunk_rows, places - q0)
-        n = image_number // groups
+        n = udiv(image_number, groups)
         group = image_number - n * groups
-        first_in = imin(width, imax(0, $REACH_W - low_w))
-        last_in = imin(width, imax(first_in, out_w + $REACH_W - low_w))
+        first = imin(width, imax(0, $REACH_W - low_w))
+        last = imin(width, imax(first, out_w + $REACH_W - low_w))
         for o in range(filters):
             for row in range(rows + $REACH_H):
                 target = o * plane + row * width
                 y_in = low_h + q0 + row - $REACH_H
-                stop = last_in
+                stop = last
                 if y_in < 0 or y_in >= out_h:
-                    stop = first_in
+                    stop = first
                 source = ((image_number * filters + o) * out_h + y_in) * out_w + low_w - $REACH_W
-                for col in range(first_in):
-                    image[target + col] = 0.0
-                for col in range(first_in, stop):
-                    image[target + col] = $element
-                for col in range(stop, width):
-                    image[target + col] = 0.0
+                $pad
         for residue in range($RESIDUES):
-            residue_h = residue // $SW
-            residue_w = residue % $SW
+            residue_h = udiv(residue, $SW)
+            residue_w = urem(residue, $SW)
             depth = starts[residue + 1] - starts[residue]
             for c0 in range(0, channels, $CHANNELS):
                 count = imin($CHANNELS, channels - c0)

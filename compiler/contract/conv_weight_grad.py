@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ...ir.dims import Dim, dmax
 from ..kernel import KernelSource
 from .conv import SLACK, ConvDims, Convolution, aligned, chunks, rows_per_chunk
-from .text import extent_loads, fill, load, storage, store
+from .text import extent_loads, fill, load
 from .tiles import MicroKernel, TileShape, tile_shape
 
 # Filter tiles that one step's neighbours share an image copy for.
@@ -29,7 +29,17 @@ class ConvWeightGrad(Convolution):
 
     Operands: x `[n, g*c, h, w]`, dy `[n, g*o, oh, ow]`, then dw `[g*o, c, kh, kw]`. Extents: `ConvDims` of
     the forward convolution. Parallel range: groups × channel blocks × filter tiles.
+
+    Attributes:
+        few: lay all taps of a pixel side by side. Only for as few channels as `holds_all_taps` says.
     """
+
+    few: bool = False
+
+    def holds_all_taps(self, channels: Dim) -> bool:
+        """Whether all taps of all channels (per group) fit one register tile, so that `few` may be set."""
+        taps = self.taps[0] * self.taps[1]
+        return isinstance(channels, int) and channels * taps <= self.register_tile.columns
 
     @property
     def register_tile(self) -> TileShape:
@@ -50,7 +60,7 @@ class ConvWeightGrad(Convolution):
             (rows - 1) * sh + (kh - 1) * dh + 1,
             dmax(0, (dims.out_w - 1) * sw + (kw - 1) * dw + 1),
         )
-        image = dmax(height * width * self._channel_block, pixels * tile.columns) + SLACK
+        image = (pixels * tile.columns if self.few else height * width * self._channel_block) + SLACK
         widened = _FILTER_TILES * tile.rows * pixels if self.narrow else 0
         return (
             self._accumulator_bytes + aligned(pixels * 16) + aligned(widened * size) + aligned(image * size)
@@ -58,44 +68,70 @@ class ConvWeightGrad(Convolution):
 
     def kernel(self) -> KernelSource:
         """The kernel's source."""
-        name = self.dtype.compute.name
-        tile = self.register_tile
         constants = self.constants() | {
             "PIXELS": _PIXELS,
             "FILTER_TILES": _FILTER_TILES,
             "BLOCK": self._channel_block,
             "RUNS": self._runs,
-            "RUN_TAPS": self._run_taps,
             "ACC_BYTES": self._accumulator_bytes,
             "ACC_ROW": self._accumulator_row,
+            "WIDENED": _FILTER_TILES * self.register_tile.rows if self.narrow else 0,
         }
-        call = MicroKernel(name, tile, indexed=True).name
-        pixel_source = load(self.dtype, "x", "source + c * in_h * in_w + col")
-        squares = (
-            "" if self.narrow else fill(_SQUARES, transpose=f"transpose_{name}_{tile.lanes}", **constants)
-        )
+        name = MicroKernel(self.dtype.compute.name, self.register_tile, indexed=True).name
+        dy = "wide, 0, chunk_pixels" if self.narrow else "dy, dy_at, pixels"
+        wide = load(self.dtype, "dy", "dy_at + i * pixels + p")
         source = fill(
             _WEIGHT_GRAD,
             extents=extent_loads(ConvDims._fields),
-            expand=fill(
-                _EXPAND, element=load(self.dtype, "x", f"source + col * {self.stride[1]}"), **constants
+            wide="wide = f32_at(scratch, wide_at, 2)" if self.narrow else "",
+            widen=fill(_WIDEN_DY, element=wide) if self.narrow else "",
+            call=f"{name}(acc, run * {self._run_row} + j, {self._accumulator_row}, {dy}, "
+            "image, run_at + j, table, 0, rows * out_w, count, 1)",
+            copy=self._copy(constants),
+            put=self.copy_rows(
+                "dw",
+                ("target", f"channels * {constants['TAPS']}", self.taps[0] * self.taps[1]),
+                ("column", str(self._accumulator_row)),
+                ("count", "count_c"),
             ),
-            copy=fill(_COPY, element=pixel_source, squares=squares, **constants),
-            wide=_WIDE if self.narrow else "",
-            widen=fill(_WIDEN_DY, element=load(self.dtype, "dy", "dy_at + i * pixels + p"))
-            if self.narrow
-            else "",
-            call=(
-                f"{call}(acc, run * run_row + j, {self._accumulator_row}, "
-                + ("wide, 0, chunk_pixels" if self.narrow else "dy, dy_at, pixels")
-                + ", image, run_at + j, table, 0, rows * out_w, count, 1)"
-            ),
-            put=store(self.dtype, "dw", "target + tap", f"acc[o * {self._accumulator_row} + column]"),
-            dw=f"{storage(self.dtype)}_ptr",
-            WIDENED=_FILTER_TILES * tile.rows if self.narrow else 0,
+            **self._layout(),
             **constants,
         )
         return KernelSource("kernel", source, 3, ConvDims._fields)
+
+    def _copy(self, constants: dict[str, object]) -> str:
+        """Lines that lay out a chunk of the image."""
+        if self.few:
+            at = "row * out_w * run_size + tap * channels + c"
+            return fill(_EXPAND, pad=self.pad_row(at, "run_size", "x", "source", self.stride[1]), **constants)
+        if self.narrow:
+            element = load(self.dtype, "x", "source + c * area + col")
+            channels = fill(_WIDEN_CHANNELS, element=element)
+        else:
+            transpose = f"transpose_{self.dtype}_{self.register_tile.lanes}"
+            channels = fill(_CHANNELS, transpose=transpose, **constants)
+        return fill(_COPY, channels=channels, **constants)
+
+    def _layout(self) -> dict[str, str]:
+        """Expressions for where pixels, runs and taps lie in the image and in the accumulators."""
+        (_, kw), (sh, sw), (dh, dw) = self.taps, self.stride, self.dilation
+        if self.few:
+            return {
+                "width": "out_w",
+                "run_size": f"channels * {self.taps[0] * kw}",
+                "pixel_at": "p * run_size",
+                "run_at": "0",
+                "column": "tap * channels",
+            }
+        run_taps, last = self._run_taps, (kw - 1) * dw + 1
+        first_tap = f"run * {run_taps}"
+        return {
+            "width": f"imax(0, (out_w - 1) * {sw} + {last})",
+            "run_size": f"block * {run_taps}",
+            "pixel_at": f"(row * {sh} * width + (p - row * out_w) * {sw}) * block",
+            "run_at": f"(udiv({first_tap}, {kw}) * {dh} * width + urem({first_tap}, {kw}) * {dw}) * block",
+            "column": f"udiv(tap, {run_taps}) * {self._run_row} + urem(tap, {run_taps}) * block",
+        }
 
     @property
     def _run_taps(self) -> int:
@@ -104,7 +140,7 @@ class ConvWeightGrad(Convolution):
 
     @property
     def _runs(self) -> int:
-        return self.taps[0] * self.taps[1] // self._run_taps
+        return 1 if self.few else self.taps[0] * self.taps[1] // self._run_taps
 
     @property
     def _channel_block(self) -> int:
@@ -113,26 +149,20 @@ class ConvWeightGrad(Convolution):
         return tile.lanes if self._run_taps % tile.vectors == 0 else tile.columns
 
     @property
-    def _accumulator_row(self) -> int:
+    def _run_row(self) -> int:
         columns = self.register_tile.columns
-        return self._runs * (-(-self._run_taps * self._channel_block // columns) * columns)
+        return columns if self.few else -(-self._run_taps * self._channel_block // columns) * columns
+
+    @property
+    def _accumulator_row(self) -> int:
+        return self._runs * self._run_row
 
     @property
     def _accumulator_bytes(self) -> int:
         return _FILTER_TILES * self.register_tile.rows * self._accumulator_row * self.dtype.compute.itemsize
 
 
-# Whole squares of channels × pixels by register transposes.
-_SQUARES = """
-whole = count_c - count_c % $LANES
-squares = (last - first) // $LANES
-for c in range(0, whole, $LANES):
-    source_c = source + c * in_h * in_w + first
-    $transpose(image, target + first * block + c, block, x, source_c, in_h * in_w, squares)
-squares = squares * $LANES
-"""
-
-# Padded pixels with their channels: image[row][col][c].
+# Padded pixels with their channels, image[row][col][c]; squares of channels × pixels by register transposes.
 _COPY = """
 for row in range((rows - 1) * $SH + ($KH - 1) * $DH + 1):
     target = row * width * block
@@ -141,43 +171,48 @@ for row in range((rows - 1) * $SH + ($KH - 1) * $DH + 1):
     last = imin(width, imax(first, pad_w + in_w))
     if y_in < 0 or y_in >= in_h:
         last = first
-    source = (((n * groups + group) * channels + c0) * in_h + y_in) * in_w - pad_w
-    for i in range(first * block):
-        image[target + i] = 0.0
-    for i in range(last * block, width * block):
-        image[target + i] = 0.0
-    whole = 0
-    squares = 0
-    $squares
-    for c in range(count_c):
-        for col in range(first + squares if c < whole else first, last):
-            image[target + col * block + c] = $element
+    if first > 0 or last < width:
+        for i in range(width * block):
+            image[target + i] = 0.0
+    source = ((image_number * channels + c0) * in_h + y_in) * in_w - pad_w
+    $channels
 """
 
-# Few channels and taps: all taps of a pixel side by side, image[pixel][tap][c].
+_CHANNELS = """
+squares = udiv(last - first, $LANES)
+whole = udiv(count_c, $LANES) * $LANES
+for c in range(0, whole, $LANES):
+    source_c = source + c * area + first
+    $transpose(image, target + first * block + c, block, x, source_c, area, squares)
+rest = first + squares * $LANES
+copy_$compute(image, target + rest * block, 1, block, x, source + rest, area, whole, last - rest)
+copy_$compute(image, target + first * block + whole, 1, block, x, source + whole * area + first, area,
+              count_c - whole, last - first)
+"""
+
+_WIDEN_CHANNELS = """
+for c in range(count_c):
+    for col in range(first, last):
+        image[target + col * block + c] = $element
+"""
+
+# All taps of a pixel side by side, image[pixel][tap][c].
 _EXPAND = """
-for tap in range($TAPS):
-    tap_h = tap // $KW * $DH - pad_h
-    tap_w = tap % $KW * $DW - pad_w
-    first = imin(out_w, imax(0, ($SW - 1 - tap_w) // $SW))
-    last = imin(out_w, imax(first, (in_w - tap_w + $SW - 1) // $SW))
-    for c in range(channels):
-        for row in range(rows):
-            target = row * out_w * run_size + tap * channels + c
-            y_in = (y0 + row) * $SH + tap_h
-            stop = last
-            if y_in < 0 or y_in >= in_h:
-                stop = first
-            source = (((n * groups + group) * channels + c) * in_h + y_in) * in_w + tap_w
-            for col in range(first):
-                image[target + col * run_size] = 0.0
-            for col in range(first, stop):
-                image[target + col * run_size] = $element
-            for col in range(stop, out_w):
-                image[target + col * run_size] = 0.0
+for i in range(channels * $TAPS):
+    tap = udiv(i, channels)
+    c = i - tap * channels
+    tap_h = udiv(tap, $KW) * $DH - pad_h
+    tap_w = urem(tap, $KW) * $DW - pad_w
+    first = imin(width, udiv(imax(0, $SW - 1 - tap_w), $SW))
+    last = imin(width, imax(first, udiv(imax(0, in_w - tap_w + $SW - 1), $SW)))
+    for row in range(rows):
+        y_in = (y0 + row) * $SH + tap_h
+        stop = last
+        if y_in < 0 or y_in >= in_h:
+            stop = first
+        source = ((image_number * channels + c) * in_h + y_in) * in_w + tap_w
+        $pad
 """
-
-_WIDE = "wide = f32_at(scratch, wide_at, 2)"
 
 _WIDEN_DY = """
 for i in range(count):
@@ -189,37 +224,34 @@ _WEIGHT_GRAD = """
 def kernel(buffers, extents, begin, end, scratch, status):
     x = $pointer(buffers, 0)
     dy = $pointer(buffers, 1)
-    dw = $dw(buffers, 2)
+    dw = $pointer(buffers, 2)
     $extents
     chunk_rows = imax(1, $PIXELS // imax(1, out_w))
     chunk_pixels = chunk_rows * out_w
     pixels = out_h * out_w
-    width = imax(0, (out_w - 1) * $SW + ($KW - 1) * $DW + 1)
+    area = in_h * in_w
     block = imin($BLOCK, channels)
-    expanded = channels * $TAPS <= $COLUMNS
-    runs = 1 if expanded else $RUNS
-    run_size = channels * $TAPS if expanded else block * $RUN_TAPS
-    run_row = $ACC_ROW // $RUNS
+    width = $width
+    run_size = $run_size
     wide_at = $ACC_BYTES + (chunk_pixels * 16 + 63) // 64 * 64
     acc = ${compute}_at(scratch, 0, 0)
     table = i64_at(scratch, $ACC_BYTES, 1)
     $wide
     image = ${compute}_at(scratch, wide_at + ($WIDENED * chunk_pixels * $SIZE + 63) // 64 * 64, 3)
-    for row in range(chunk_rows):
-        for col in range(out_w):
-            p = row * out_w + col
-            table[2 * p] = p
-            table[2 * p + 1] = p * run_size if expanded else (row * $SH * width + col * $SW) * block
+    for p in range(chunk_pixels):
+        row = udiv(p, out_w)
+        table[2 * p] = p
+        table[2 * p + 1] = $pixel_at
     filter_tiles = (filters + $ROWS - 1) // $ROWS
     blocks = (channels + $BLOCK - 1) // $BLOCK
     step = begin
     while step < end:
         # Filter tiles of one channel block share its copy.
-        strip = step // filter_tiles
+        strip = udiv(step, filter_tiles)
         tile0 = step - strip * filter_tiles
         tile1 = imin(filter_tiles, imin(tile0 + $FILTER_TILES, tile0 + end - step))
         step += tile1 - tile0
-        group = strip // blocks
+        group = udiv(strip, blocks)
         c0 = (strip - group * blocks) * $BLOCK
         count_c = imin(block, channels - c0)
         o0 = tile0 * $ROWS
@@ -227,25 +259,19 @@ def kernel(buffers, extents, begin, end, scratch, status):
         for i in range(count * $ACC_ROW):
             acc[i] = 0.0
         for n in range(batch):
+            image_number = n * groups + group
             for y0 in range(0, out_h, chunk_rows):
                 rows = imin(chunk_rows, out_h - y0)
-                dy_at = ((n * groups + group) * filters + o0) * pixels + y0 * out_w
+                dy_at = (image_number * filters + o0) * pixels + y0 * out_w
                 $widen
-                if expanded:
-                    $expand
-                else:
-                    $copy
-                for run in range(runs):
-                    run_at = (run * $RUN_TAPS // $KW * $DH * width + run * $RUN_TAPS % $KW * $DW) * block
+                $copy
+                for run in range($RUNS):
+                    run_at = $run_at
                     for j in range(0, run_size, $COLUMNS):
                         $call
-        for o in range(count):
-            for c in range(count_c):
-                target = ((group * filters + o0 + o) * channels + c0 + c) * $TAPS
-                for tap in range($TAPS):
-                    column = tap // $RUN_TAPS * run_row + tap % $RUN_TAPS * block + c
-                    if expanded:
-                        column = tap * channels + c
-                    $put
+        for tap in range($TAPS):
+            target = ((group * filters + o0) * channels + c0) * $TAPS + tap
+            column = $column
+            $put
     return 0
 """

@@ -14,8 +14,8 @@ from numba.extending import lower_builtin
 from ..backend.lowering import Pointer, typed_by
 from . import primitives
 from .micro_llvm import emit
-from .pack_llvm import emit_pack, emit_transpose
-from .primitives import PACK, TRANSPOSE, primitive
+from .pack_llvm import emit_copy, emit_pack, emit_pad, emit_transpose
+from .primitives import PACK, ROWS, TRANSPOSE, primitive
 from .tiles import parse_micro_kernel
 
 
@@ -68,6 +68,12 @@ def register(name: str) -> None:
     elif match := PACK.fullmatch(name):
         dtype, columns, lanes = match[1], int(match[2]), int(match[3])
         _register_call(function, 8, {0: 1, 2: 3}, lambda module: emit_pack(module, dtype, columns, lanes))
+    elif match := ROWS.fullmatch(name):
+        kind, dtype = match[1], match[2]
+        if kind == "pad":
+            _register_call(function, 9, {0: 1, 3: 4}, lambda module: emit_pad(module, dtype))
+        else:
+            _register_call(function, 9, {0: 1, 4: 5}, lambda module: emit_copy(module, dtype))
 
 
 def _register_call(

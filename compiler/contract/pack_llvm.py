@@ -108,3 +108,50 @@ def emit_pack(module: Any, dtype: str, columns: int, lanes: int) -> Any:
     copy(covered, depth, _const(0))
     builder.ret_void()
     return function
+
+
+def emit_pad(module: Any, dtype: str) -> Any:
+    """`pad(dst, dst_step, src, src_step, first, stop, width)`; see `primitives`."""
+    name = f"pad_{dtype}"
+    if name in module.globals:
+        return module.globals[name]
+    scalar, _ = scalar_type(dtype)
+    pointer = scalar.as_pointer()
+    function = internal_function(module, name, [pointer, _I64, pointer, _I64, _I64, _I64, _I64])
+    for arg in (function.args[0], function.args[2]):
+        arg.add_attribute("noalias")
+    dst, dst_step, src, src_step, first, stop, width = function.args
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+
+    def zeros(start: Any, end: Any) -> None:
+        with cgutils.for_range(builder, end, start=start) as i:
+            builder.store(ir.Constant(scalar, 0.0), builder.gep(dst, [builder.mul(i.index, dst_step)]))
+
+    zeros(_const(0), first)
+    with cgutils.for_range(builder, stop, start=first) as i:
+        value = builder.load(builder.gep(src, [builder.mul(i.index, src_step)]))
+        builder.store(value, builder.gep(dst, [builder.mul(i.index, dst_step)]))
+    zeros(stop, width)
+    builder.ret_void()
+    return function
+
+
+def emit_copy(module: Any, dtype: str) -> Any:
+    """`copy(dst, dst_row, dst_step, src, src_row, rows, width)`; see `primitives`."""
+    name = f"copy_{dtype}"
+    if name in module.globals:
+        return module.globals[name]
+    pointer = scalar_type(dtype)[0].as_pointer()
+    function = internal_function(module, name, [pointer, _I64, _I64, pointer, _I64, _I64, _I64])
+    for arg in (function.args[0], function.args[3]):
+        arg.add_attribute("noalias")
+    dst, dst_row, dst_step, src, src_row, rows, width = function.args
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    with cgutils.for_range(builder, rows) as r:
+        target = builder.gep(dst, [builder.mul(r.index, dst_row)])
+        source = builder.gep(src, [builder.mul(r.index, src_row)])
+        with cgutils.for_range(builder, width) as i:
+            value = builder.load(builder.gep(source, [i.index]))
+            builder.store(value, builder.gep(target, [builder.mul(i.index, dst_step)]))
+    builder.ret_void()
+    return function

@@ -9,7 +9,12 @@ Generated sources use them by name. Like the intrinsics, each is plain NumPy her
   elements, `dst[dst_off + c * dst_row + r] = src[src_off + r * src_row + c]` for r < 16, c < 16 * blocks;
 - `pack_f32_32x16(panel, panel_off, b, b_off, b_k, b_n, depth, width)`: rows of a panel of 32 columns,
   `panel[panel_off + 32 * k + j] = b[b_off + b_k * k + b_n * j]` for k < depth, j < width, zero for the other
-  j.
+  j;
+- `pad_f32(dst, dst_off, dst_step, src, src_off, src_step, first, stop, width)`: a zero-padded row,
+  `dst[dst_off + i * dst_step] = src[src_off + i * src_step]` for first <= i < stop, zero for the other
+  i < width;
+- `copy_f32(dst, dst_off, dst_row, dst_step, src, src_off, src_row, rows, width)`: rows of another pitch,
+  `dst[dst_off + r * dst_row + i * dst_step] = src[src_off + r * src_row + i]` for r < rows, i < width.
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ from .micro import micro_kernel
 
 TRANSPOSE = re.compile(r"transpose_(f32|f64)_(\d+)")
 PACK = re.compile(r"pack_(f32|f64)_(\d+)x(\d+)")
+ROWS = re.compile(r"(pad|copy)_(f32|f64)")
 
 
 def either(condition: Any, if_true: Any, if_false: Any) -> Any:
@@ -64,6 +70,44 @@ def _pack(columns: int) -> Callable[..., None]:
     return pack
 
 
+def _pad() -> Callable[..., None]:
+    def pad(
+        dst: Any,
+        dst_off: int,
+        dst_step: int,
+        src: Any,
+        src_off: int,
+        src_step: int,
+        first: int,
+        stop: int,
+        width: int,
+    ) -> None:
+        i = np.arange(width)
+        dst[dst_off + i * dst_step] = 0
+        i = i[first:stop]
+        dst[dst_off + i * dst_step] = src[src_off + i * src_step]
+
+    return pad
+
+
+def _copy() -> Callable[..., None]:
+    def copy(
+        dst: Any,
+        dst_off: int,
+        dst_row: int,
+        dst_step: int,
+        src: Any,
+        src_off: int,
+        src_row: int,
+        rows: int,
+        width: int,
+    ) -> None:
+        r, i = np.arange(rows)[:, None], np.arange(width)
+        dst[dst_off + r * dst_row + i * dst_step] = src[src_off + r * src_row + i]
+
+    return copy
+
+
 _FIXED: dict[str, Callable[..., Any]] = {"either": either, "imin": imin, "imax": imax}
 
 
@@ -78,6 +122,8 @@ def primitive(name: str) -> Callable[..., Any] | None:
         function = _transpose(int(match[2]))
     elif match := PACK.fullmatch(name):
         function = _pack(int(match[2]))
+    elif match := ROWS.fullmatch(name):
+        function = _pad() if match[1] == "pad" else _copy()
     if function is not None:
         function.register_numba = lambda: _register(name)
     return function  # type: ignore[no-any-return]

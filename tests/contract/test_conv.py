@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -227,10 +228,23 @@ def test_input_grad_epilogue(launch):
     close(run(launch, spec, case, [case.dy, case.w], case.x.shape), 2 * case.input_grad(), case)
 
 
+def weight_grad(case):
+    spec = ConvWeightGrad(case.dtype, **case.structure())
+    return dataclasses.replace(spec, few=spec.holds_all_taps(case.dims.channels))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_weight_grad_with_any_channels(launch, name):
+    case = Case(name)
+    spec = ConvWeightGrad(case.dtype, **case.structure())
+    few = run(launch, weight_grad(case), case, [case.x, case.dy], case.w.shape)
+    np.testing.assert_array_equal(run(launch, spec, case, [case.x, case.dy], case.w.shape), few)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_weight_grad(launch, name):
     case = Case(name)
-    spec = ConvWeightGrad(case.dtype, **case.structure())
+    spec = weight_grad(case)
     dw = run(launch, spec, case, [case.x, case.dy], case.w.shape)
     close(dw, case.weight_grad(), case)
     np.testing.assert_array_equal(run(launch, spec, case, [case.x, case.dy], case.w.shape, shares=3), dw)
@@ -241,7 +255,7 @@ def test_weight_grad(launch, name):
 def test_weight_grad_dtypes(launch, dtype, name):
     case = Case(name, dtype)
     close(
-        run(launch, ConvWeightGrad(dtype, **case.structure()), case, [case.x, case.dy], case.w.shape),
+        run(launch, weight_grad(case), case, [case.x, case.dy], case.w.shape),
         case.weight_grad(),
         case,
     )
