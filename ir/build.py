@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ class Builder:
     def __init__(self, place: Place = NOWHERE) -> None:
         self.place = place
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Callable[..., Node]:
         try:
             op = lookup(name.rstrip("_"))
         except KeyError:
@@ -47,7 +47,9 @@ class Builder:
 
     def constant(self, value: Any, dtype: DType) -> Node:
         """A constant array of the given dtype."""
-        return Node.make("constant", (), {"value": Constant(np.asarray(value, dtype=dtype.numpy))}, self.place)
+        return Node.make(
+            "constant", (), {"value": Constant(np.asarray(value, dtype=dtype.numpy))}, self.place
+        )
 
     def scalar(self, value: float | int | bool, dtype: DType) -> Node:
         """A rank-0 constant; elementwise operators splat it."""
@@ -72,7 +74,9 @@ class Builder:
     def expand(self, x: Node, shape: Sequence[Dim], axes: Sequence[int]) -> Node:
         """Undo a reduction over `axes`: x's dims go to the other axes of `shape`."""
         dropped = set(axes)
-        return self.broadcast(x, shape=tuple(shape), dims=tuple(i for i in range(len(shape)) if i not in dropped))
+        return self.broadcast(
+            x, shape=tuple(shape), dims=tuple(i for i in range(len(shape)) if i not in dropped)
+        )
 
     def splat(self, x: Node, shape: Sequence[Dim]) -> Node:
         """A rank-0 tensor repeated to `shape`."""

@@ -59,52 +59,57 @@ def parse_pipeline(text: str, registry: Mapping[str, type[Any]]) -> list[Pass]:
         registry: passes by name.
 
     Raises:
-        IRSyntaxError: with a caret, for a slip of syntax, an unknown pass or option, or a value of the wrong
-            type.
+        IRSyntaxError: with a caret, for a slip of syntax, an unknown pass or option, or a wrong kind of value.
     """
-    from lark import Lark
-    from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedInput, UnexpectedToken
-
-    def fail(message: str, line: int, column: int) -> IRSyntaxError:
-        return IRSyntaxError(message, source=text, line=max(line, 1), column=max(column, 1), file="<passes>")
-
-    grammar = Path(__file__).with_name("pipeline.lark").read_text(encoding="utf-8")
-    try:
-        tree = Lark(grammar, parser="lalr", maybe_placeholders=False).parse(text)
-    except UnexpectedCharacters as error:
-        raise fail(f"unexpected character {text[error.pos_in_stream or 0]!r}", error.line,
-                   error.column) from None
-    except UnexpectedToken as error:
-        if error.token.type == "$END":
-            raise fail("the pipeline ends too early", 1, len(text) + 1) from None
-        raise fail(f"unexpected {str(error.token)!r}", error.line, error.column) from None
-    except (UnexpectedEOF, UnexpectedInput):
-        raise fail("the pipeline ends too early", 1, len(text) + 1) from None
-
     passes: list[Pass] = []
-    for item in tree.children:
+    for item in _parse(text).children:
         name, *options = item.children
         cls = registry.get(str(name))
         if cls is None:
-            raise fail(f"no pass is called {str(name)!r}{_meant(str(name), registry)}", name.line,
-                       name.column)
-        known, values = options_of(cls), {}
-        for option in options:
-            key, token = option.children[0], option.children[1] if len(option.children) > 1 else None
-            if str(key) not in known:
-                raise fail(f"pass {name} has no option {str(key)!r}{_meant(str(key), known)}", key.line,
-                           key.column)
-            wanted = known[str(key)][0]
-            value = True if token is None else _value(token)
-            if wanted is float and type(value) is int:
-                value = float(value)
-            if type(value) is not wanted:
-                at = key if token is None else token
-                raise fail(f"option {key} of pass {name} takes {_KINDS.get(wanted, wanted.__name__)}",
-                           at.line, at.column)
-            values[str(key)] = value
-        passes.append(cls(**values))
+            raise _at(text, name, f"no pass is called {str(name)!r}{_meant(str(name), registry)}")
+        known = options_of(cls)
+        passes.append(cls(**dict(_option(text, name, o, known) for o in options)))
     return passes
+
+
+def _parse(text: str) -> Any:
+    """The syntax tree of a pipeline text."""
+    from lark import Lark
+    from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
+
+    grammar = Path(__file__).with_name("pipeline.lark").read_text(encoding="utf-8")
+    try:
+        return Lark(grammar, parser="lalr", maybe_placeholders=False).parse(text)
+    except UnexpectedInput as error:
+        if isinstance(error, UnexpectedCharacters):
+            raise _at(text, error, f"unexpected character {text[error.pos_in_stream or 0]!r}") from None
+        if isinstance(error, UnexpectedToken) and error.token.type != "$END":
+            raise _at(text, error, f"unexpected {str(error.token)!r}") from None
+        raise IRSyntaxError("the pipeline ends too early", source=text, line=1, column=len(text) + 1,
+                            file=_FILE) from None
+
+
+def _option(text: str, name: Any, option: Any, known: Mapping[str, tuple[type, Any]]) -> tuple[str, Any]:
+    """Name and value of one option of the pass called `name`."""
+    key, *given = option.children
+    if str(key) not in known:
+        raise _at(text, key, f"pass {name} has no option {str(key)!r}{_meant(str(key), known)}")
+    wanted = known[str(key)][0]
+    value = _value(given[0]) if given else True
+    if wanted is float and type(value) is int:
+        value = float(value)
+    if type(value) is not wanted:
+        kind = _KINDS.get(wanted, wanted.__name__)
+        raise _at(text, given[0] if given else key, f"option {key} of pass {name} takes {kind}")
+    return str(key), value
+
+
+_FILE = "<passes>"
+
+
+def _at(text: str, where: Any, message: str) -> IRSyntaxError:
+    """An error at a token (or at another error's position)."""
+    return IRSyntaxError(message, source=text, line=where.line, column=where.column, file=_FILE)
 
 
 _KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}

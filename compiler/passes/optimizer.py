@@ -71,7 +71,7 @@ class _Step:
         return x if x.dtype is like.dtype else self.b.cast(x, dtype=like.dtype)
 
     def one_minus(self, h: Node) -> Node:
-        return self.b.sub(self.b.scalar(1.0, f64), h)  # type: ignore[no-any-return]
+        return self.b.sub(self.b.scalar(1.0, f64), h)
 
     def counted(self, states: Mapping[str, Node]) -> tuple[Node, Node]:
         """The step counter after this step: as state, and in float64."""
@@ -90,11 +90,11 @@ class _Step:
         """h·old + (1 − h)·new."""
         b = self.b
         kept, added = b.mul(old, self.wide(h)), b.mul(new, self.wide(self.one_minus(h)))
-        return b.add(kept, added)  # type: ignore[no-any-return]
+        return b.add(kept, added)
 
     def descend(self, p: Node, direction: Node, h: Node) -> Node:
         """p − h·direction."""
-        return self.b.sub(p, self.b.mul(direction, self.wide(h)))  # type: ignore[no-any-return]
+        return self.b.sub(p, self.b.mul(direction, self.wide(h)))
 
 
 States = dict[str, Node]

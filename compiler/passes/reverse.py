@@ -37,9 +37,9 @@ def backward(outputs: Sequence[Node], cotangents: Sequence[Node], wrt: Sequence[
     active = active_nodes(outputs, wrt)
     wanted = set(wrt)
     received: dict[tuple[Node, int], list[Node]] = {}
-    for out, ct in zip(outputs, cotangents, strict=True):
+    for out, seed in zip(outputs, cotangents, strict=True):
         if out in active:
-            received.setdefault((out, 0), []).append(ct)
+            received.setdefault((out, 0), []).append(seed)
 
     gradients: dict[Node, Node] = {}
     for node in reversed(postorder(outputs)):
@@ -49,12 +49,11 @@ def backward(outputs: Sequence[Node], cotangents: Sequence[Node], wrt: Sequence[
         ct = _collect(b, node, received)
         if ct is None:
             continue
-        if node in wanted:
-            gradients[node] = ct if isinstance(ct, Node) else ct[0] or _zeros(node)
+        if node in wanted and isinstance(ct, Node):
+            gradients[node] = ct
         if not is_differentiable(node) or not any(i in active for i in node.inputs):
             continue
-        if node.op.name == "result":
-            assert isinstance(ct, Node)
+        if node.op.name == "result" and isinstance(ct, Node):
             received.setdefault((node.inputs[0], node.attrs.index), []).append(ct)
             continue
         needed = tuple(i in active for i in node.inputs)
@@ -108,7 +107,7 @@ def _fitted(b: Builder, node: Node, x: Node, ct: Node) -> Node:
     if x.type == ct.type:
         return ct
     if node.op.kind is Kind.ELEMENTWISE and not x.shape and ct.dtype is x.dtype:
-        return b.sum(ct, axes=tuple(range(len(ct.shape))))  # type: ignore[no-any-return]
+        return b.sum(ct, axes=tuple(range(len(ct.shape))))
     raise InternalError(f"the vjp of {node.op.name} gave {ct.type} for an operand of type {x.type}",
                         location=node.place.location)
 

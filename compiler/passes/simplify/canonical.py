@@ -63,7 +63,7 @@ def before_broadcast(b: Builder, n: Node) -> Node | None:
             sources.append(i)
     if not full and shared is not None:
         inner = Node.make(n.op, [_source(s) for s in sources], n.attrs, n.place)
-        return b.broadcast(inner, shape=shared.shape, dims=shared.attrs.dims)  # type: ignore[no-any-return]
+        return b.broadcast(inner, shape=shared.shape, dims=shared.attrs.dims)
     if not changed:
         return None
     if full:
@@ -102,15 +102,15 @@ def broadcast_form(b: Builder, n: Node) -> Node | None:
         return x
     if x.op.name == "broadcast":
         inner = tuple(dims[d] for d in x.attrs.dims)
-        return b.broadcast(x.inputs[0], shape=shape, dims=inner)  # type: ignore[no-any-return]
+        return b.broadcast(x.inputs[0], shape=shape, dims=inner)
     stretched = {i for i, (axis, d) in enumerate(zip(dims, x.shape, strict=True)) if d != shape[axis]}
     if stretched:
         kept = [i for i in range(len(dims)) if i not in stretched]
         slim = b.reshape(x, shape=tuple(x.shape[i] for i in kept))
         return b.broadcast(slim, shape=shape,
-                           dims=tuple(dims[i] for i in kept))  # type: ignore[no-any-return]
+                           dims=tuple(dims[i] for i in kept))
     if x.shape and all(d == 1 for axis, d in enumerate(shape) if axis not in dims):
-        return b.reshape(x, shape=shape)  # type: ignore[no-any-return]
+        return b.reshape(x, shape=shape)
     return None
 
 
@@ -120,13 +120,13 @@ def reshape_form(b: Builder, n: Node) -> Node | None:
     if x.shape == n.shape:
         return x
     if x.op.name == "reshape":
-        return b.reshape(x.inputs[0], shape=n.shape)  # type: ignore[no-any-return]
+        return b.reshape(x.inputs[0], shape=n.shape)
     if x.op.name == "broadcast":
         source = x.inputs[0]
         moved = reshaped_broadcast(source.shape, x.attrs.dims, x.shape, n.shape)
         if moved is not None:
             inner = b.reshape(source, shape=moved[0])
-            return b.broadcast(inner, shape=n.shape, dims=moved[1])  # type: ignore[no-any-return]
+            return b.broadcast(inner, shape=n.shape, dims=moved[1])
     return None
 
 
@@ -138,10 +138,10 @@ def permute_form(b: Builder, n: Node) -> Node | None:
         return x
     if x.op.name == "permute":
         return b.permute(x.inputs[0],
-                         dims=tuple(x.attrs.dims[d] for d in dims))  # type: ignore[no-any-return]
+                         dims=tuple(x.attrs.dims[d] for d in dims))
     moving = [d for d in dims if x.shape[d] != 1]
     if moving == sorted(moving):
-        return b.reshape(x, shape=n.shape)  # type: ignore[no-any-return]
+        return b.reshape(x, shape=n.shape)
     if x.op.name == "broadcast":
         return _permuted_broadcast(b, n, x)
     return None
@@ -154,7 +154,7 @@ def _permuted_broadcast(b: Builder, n: Node, x: Node) -> Node:
     order = sorted(range(len(old)), key=lambda i: new_axis[old[i]])
     inner = b.permute(source, dims=tuple(order)) if order else source
     return b.broadcast(inner, shape=n.shape,
-                       dims=tuple(new_axis[old[i]] for i in order))  # type: ignore[no-any-return]
+                       dims=tuple(new_axis[old[i]] for i in order))
 
 
 def slice_form(b: Builder, n: Node) -> Node | None:
@@ -167,7 +167,7 @@ def slice_form(b: Builder, n: Node) -> Node | None:
         inner = x.attrs
         start = tuple(i + s * k for i, k, s in zip(inner.start, inner.step, a.start, strict=True))
         step = tuple(k * m for k, m in zip(inner.step, a.step, strict=True))
-        return b.slice(x.inputs[0], start=start, size=a.size, step=step)  # type: ignore[no-any-return]
+        return b.slice(x.inputs[0], start=start, size=a.size, step=step)
     if x.op.name == "concat":
         return _part(n, x)
     return None
@@ -194,7 +194,7 @@ def concat_form(b: Builder, n: Node) -> Node | None:
     if not any(nested):
         return None
     parts = [p for x, inner in zip(n.inputs, nested, strict=True) for p in (x.inputs if inner else (x,))]
-    return b.concat(*parts, axis=axis)  # type: ignore[no-any-return]
+    return b.concat(*parts, axis=axis)
 
 
 def pad_form(b: Builder, n: Node) -> Node | None:
@@ -206,7 +206,7 @@ def pad_form(b: Builder, n: Node) -> Node | None:
     if all(inner == 0 and isinstance(low, int) and isinstance(high, int) and low <= 0 and high <= 0
            for low, high, inner in pads):
         return b.slice(x, start=tuple(-p[0] for p in pads), size=n.shape,
-                       step=(1,) * len(pads))  # type: ignore[no-any-return]
+                       step=(1,) * len(pads))
     return None
 
 
@@ -218,7 +218,7 @@ def flip_form(b: Builder, n: Node) -> Node | None:
         return x
     if x.op.name == "flip":
         return b.flip(x.inputs[0],
-                      axes=tuple(sorted(set(axes) ^ set(x.attrs.axes))))  # type: ignore[no-any-return]
+                      axes=tuple(sorted(set(axes) ^ set(x.attrs.axes))))
     return None if axes == tuple(sorted(axes)) else b.flip(x, axes=tuple(sorted(axes)))
 
 
@@ -228,7 +228,8 @@ def result_form(b: Builder, n: Node) -> Node | None:
     if branch.op.name != "cond" or not is_scalar_constant(branch.inputs[0]):
         return None
     taken = branch.attrs.then if branch.inputs[0].attrs.value.array else branch.attrs.other
-    return inline(taken, branch.inputs[1:])[n.attrs.index]
+    side = inline(taken, branch.inputs[1:])
+    return side[int(n.attrs.index)]
 
 
 # -- reductions ----------------------------------------------------------------------------------------------
@@ -267,7 +268,7 @@ def sum_of_broadcast(b: Builder, n: Node) -> Node | None:
     wide = n.dtype.compute  # a sixteen-bit float may not hold the number
     total = b.cast(b.mul(b.cast(inner, dtype=wide), b.cast(count, dtype=wide)), dtype=n.dtype)
     new_dims = tuple(place[d] for d in dims if d not in axes)
-    return b.broadcast(total, shape=n.shape, dims=new_dims)  # type: ignore[no-any-return]
+    return b.broadcast(total, shape=n.shape, dims=new_dims)
 
 
 _REDUCTIONS = ("sum", "prod", "max", "min", "any", "all")

@@ -46,7 +46,7 @@ def cast_form(b: Builder, n: Node) -> Node | None:
         return source
     if x.dtype.is_float and source.dtype.is_integer and n.dtype.is_integer:
         return None
-    return b.cast(source, dtype=n.dtype)  # type: ignore[no-any-return]
+    return b.cast(source, dtype=n.dtype)
 
 
 CAST_RULES: Rules = {"cast": (cast_form,)}

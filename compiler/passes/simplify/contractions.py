@@ -31,7 +31,7 @@ def permuted_operand(b: Builder, n: Node) -> Node | None:
     if not changed:
         return None
     (x, contract_a, batch_a), (y, contract_b, batch_b) = sides
-    return b.dot(x, y, contract_a=contract_a, contract_b=contract_b,  # type: ignore[no-any-return]
+    return b.dot(x, y, contract_a=contract_a, contract_b=contract_b,
                  batch_a=batch_a, batch_b=batch_b)
 
 
@@ -47,7 +47,7 @@ def swapped_result(b: Builder, n: Node) -> Node | None:
     order = (*range(batch), *range(batch + free_x, rank), *range(batch, batch + free_x))
     if n.attrs.dims != order:
         return None
-    return b.dot(y, x, contract_a=a.contract_b, contract_b=a.contract_a,  # type: ignore[no-any-return]
+    return b.dot(y, x, contract_a=a.contract_b, contract_b=a.contract_a,
                  batch_a=a.batch_b, batch_b=a.batch_a)
 
 

@@ -98,7 +98,8 @@ def build(expression: ast.expr, bound: Mapping[str, Node], b: Builder, dtype: DT
         case ast.Name(id=name):
             return bound[name]
         case ast.Call(func=ast.Name(id=op), args=args):
-            return getattr(b, op)(*(build(a, bound, b, dtype) for a in args))  # type: ignore[no-any-return]
+            node: Node = getattr(b, op)(*(build(a, bound, b, dtype) for a in args))
+            return node
         case _:
             value = _literal(expression)
             return b.scalar(value, boolean if isinstance(value, bool) else dtype)
