@@ -7,6 +7,7 @@ digest) to a finished plan, the kernel cache holds the plan's machine code. Neit
 from __future__ import annotations
 
 import json
+import os
 import struct
 import threading
 import time
@@ -70,14 +71,20 @@ class Compiled:
         from_cache: the plan was found, no pass ran.
     """
 
-    def __init__(self, graph: Graph, executable: Executable, kernels: Sequence[LoadedKernel], from_cache: bool) -> None:
+    def __init__(
+        self, graph: Graph, executable: Executable, kernels: Sequence[LoadedKernel], from_cache: bool
+    ) -> None:
         self.graph, self.executable, self.from_cache = graph, executable, from_cache
         self.kernels = tuple(kernels)
         self.plan = executable.plan
         self._free = dict(graph.sizes)
 
-    def run(self, inputs: Sequence[Array], sizes: Mapping[str, int] | None = None,
-            out: Sequence[Array | None] | None = None) -> list[Array]:
+    def run(
+        self,
+        inputs: Sequence[Array],
+        sizes: Mapping[str, int] | None = None,
+        out: Sequence[Array | None] | None = None,
+    ) -> list[Array]:
         """The graph's outputs.
 
         Args:
@@ -89,7 +96,9 @@ class Compiled:
             KernelError: bad data met while running; nothing donated was written.
         """
         if self._free:
-            sizes = self.executable.plan.read_sizes([a.shape for a in inputs], {**self._free, **(sizes or {})})
+            sizes = self.executable.plan.read_sizes(
+                [a.shape for a in inputs], {**self._free, **(sizes or {})}
+            )
             return self.executable.run(inputs, sizes, out)
         return self.executable.run(inputs, None, out)
 
@@ -98,8 +107,13 @@ class Compiled:
         return self.executable.peak_bytes(sizes)
 
 
-def compile_graph(graph: Graph, options: CompileOptions | None = None, *, sizes: Mapping[str, int] | None = None,
-                  progress: Progress | None = None) -> Compiled:
+def compile_graph(
+    graph: Graph,
+    options: CompileOptions | None = None,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    progress: Progress | None = None,
+) -> Compiled:
     """Compile a traced graph, or find it compiled.
 
     Args:
@@ -116,6 +130,7 @@ def compile_graph(graph: Graph, options: CompileOptions | None = None, *, sizes:
         found = _load_plan(graph, key)
         if found is not None:
             STATS.plans_loaded += 1
+            _note(found)
         else:
             found = _compile(graph, options, dict(sizes or {}), key, parts, progress or _progress)
     for hook in tuple(_hooks):
@@ -149,8 +164,9 @@ def residuals(graph: Graph, outputs: Sequence[Node], wrt: Sequence[Node]) -> lis
 # -- the way through the passes -------------------------------------------------------------------------------------
 
 
-def lower_to_plan(graph: Graph, options: CompileOptions | None = None,
-                  sizes: Mapping[str, int] | None = None) -> tuple[Graph, Emitted]:
+def lower_to_plan(
+    graph: Graph, options: CompileOptions | None = None, sizes: Mapping[str, int] | None = None
+) -> tuple[Graph, Emitted]:
     """The fused graph and its plan, nothing compiled."""
     from .emit import emit
     from .pipeline import run_phases
@@ -162,11 +178,23 @@ def lower_to_plan(graph: Graph, options: CompileOptions | None = None,
 
 def hints(graph: Graph, sizes: Mapping[str, int] | None) -> dict[str, int]:
     """A value for every named size, to weigh bytes by."""
-    return {name: 64 for name in graph.size_names} | dict(graph.sizes) | dict(sizes or {})
+    return dict.fromkeys(graph.size_names, 64) | dict(graph.sizes) | dict(sizes or {})
 
 
-def _compile(graph: Graph, options: CompileOptions, sizes: dict[str, int], key: str, parts: dict[str, str],
-             progress: Progress | None) -> Compiled:
+def _compile(
+    graph: Graph,
+    options: CompileOptions,
+    sizes: dict[str, int],
+    key: str,
+    parts: dict[str, str],
+    progress: Progress | None,
+) -> Compiled:
+    # Reading the nearest records takes time, so only who asks is told why nothing was found.
+    why = (
+        str(_disk().explain("plan", parts))
+        if os.environ.get("TRACEMILL_EXPLAIN", "") not in ("", "0")
+        else ""
+    )
     started = time.perf_counter()
     fused, emitted = lower_to_plan(graph, options, sizes)
     seconds = time.perf_counter() - started
@@ -180,11 +208,33 @@ def _compile(graph: Graph, options: CompileOptions, sizes: dict[str, int], key: 
     _disk().put("plan", key, payload, parts)
     STATS.graphs_compiled += 1
     STATS.pass_seconds += seconds
-    peak = compiled.peak_bytes(hints(graph, sizes)) if graph.size_names else compiled.peak_bytes({})
-    STATS.peak_bytes = max(STATS.peak_bytes, peak)
-    STATS.details.append({"graph": graph.name, "nodes": len(graph.nodes), "launches": len(emitted.plan.flat),
-                          "kernels": len(by_symbol), "peak_bytes": peak, "pass_seconds": round(seconds, 4)})
+    _note(compiled, sizes, pass_seconds=round(seconds, 4), **({"miss": why} if why else {}))
     return compiled
+
+
+def _note(compiled: Compiled, sizes: Mapping[str, int] | None = None, **more: Any) -> None:
+    """Enter a compiled or loaded graph into the statistics."""
+    entry = describe_compiled(compiled, sizes)
+    STATS.peak_bytes = max(STATS.peak_bytes, entry["peak_bytes"])
+    STATS.details.append(entry | more)
+
+
+def describe_compiled(compiled: Compiled, sizes: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """A compiled graph in figures: name, nodes, update nodes, launches, kernels, peak bytes, whether it was cached.
+
+    Args:
+        sizes: values of named sizes to give the peak for; others count as 64.
+    """
+    graph, plan = compiled.graph, compiled.plan
+    return {
+        "graph": graph.name,
+        "nodes": len(graph.nodes),
+        "updates": sum(n.op.name == "update" for n in graph.nodes),
+        "launches": len(plan.flat),
+        "kernels": len(plan.kernels),
+        "peak_bytes": compiled.peak_bytes(hints(graph, sizes) if graph.size_names else {}),
+        "cached": compiled.from_cache,
+    }
 
 
 def _site(graph: Graph, node: Node) -> int:
@@ -195,9 +245,12 @@ def _site(graph: Graph, node: Node) -> int:
     return -1
 
 
-def _executable(graph: Graph, plan: Plan, kernels: Mapping[str, LoadedKernel], sites: Sequence[int],
-                from_cache: bool) -> Compiled:
-    places: list[Location | None] = [graph.nodes[i].place.location if 0 <= i < len(graph.nodes) else None for i in sites]
+def _executable(
+    graph: Graph, plan: Plan, kernels: Mapping[str, LoadedKernel], sites: Sequence[int], from_cache: bool
+) -> Compiled:
+    places: list[Location | None] = [
+        graph.nodes[i].place.location if 0 <= i < len(graph.nodes) else None for i in sites
+    ]
     executable = Executable(plan, {s: kernels[s].address for s in plan.kernels}, runner(), places)
     return Compiled(graph, executable, list(kernels.values()), from_cache)
 
@@ -217,8 +270,12 @@ def _disk() -> DiskCache:
 
 def _plan_key(graph: Graph, options: CompileOptions) -> tuple[str, dict[str, str]]:
     cache_ = _disk()
-    parts = {"graph": graph.digest.hex(), **options.parts(), **toolchain(),
-             "compiler": compiler_digest(cache_.root)}
+    parts = {
+        "graph": graph.digest.hex(),
+        **options.parts(),
+        **toolchain(),
+        "compiler": compiler_digest(cache_.root),
+    }
     return cache_key(parts), parts
 
 
@@ -230,15 +287,17 @@ def _load_plan(graph: Graph, key: str) -> Compiled | None:
         return None
     try:
         (length,) = struct.unpack_from("<Q", record.payload)
-        header = json.loads(record.payload[8:8 + length])
-        plan = Plan.from_bytes(record.payload[8 + length:])
+        header = json.loads(record.payload[8 : 8 + length])
+        plan = Plan.from_bytes(record.payload[8 + length :])
     except Exception:  # a plan that does not read is made anew, whatever is wrong with it
         cache_.discard("plan", key)
         return None
     kernels = {symbol: store().by_key(k) for symbol, k in header["kernels"].items()}
     if any(k is None for k in kernels.values()):
         return None
-    return _executable(graph, plan, {s: k for s, k in kernels.items() if k is not None}, header["sites"], from_cache=True)
+    return _executable(
+        graph, plan, {s: k for s, k in kernels.items() if k is not None}, header["sites"], from_cache=True
+    )
 
 
 @cache
@@ -271,5 +330,5 @@ def stats() -> dict[str, Any]:
         "kernel_seconds": round(store().compile_seconds, 4),
         "kernel_cache": kernels.as_dict(),
         "plan_cache": plans.as_dict(),
-        "compiled": STATS.details,
+        "graphs": [dict(d) for d in STATS.details],
     }

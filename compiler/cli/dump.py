@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -12,38 +14,46 @@ import numpy as np
 from ...ir.graph import Graph
 from ...ir.text import print_graph
 from .graphs import load_graph, save_arrays
-from .script import _PASS_THROUGH, Enough, run_script
+from .script import AS_TORCH, Enough, run_script
+
+if TYPE_CHECKING:
+    from ..emit import Emitted
 
 Array = np.ndarray[Any, Any]
 EMITS = ("ir", "kernel", "llvm", "asm", "dot")
-SUFFIX = {"ir": ".ir", "kernel": ".kernel", "llvm": ".ll", "asm": ".s", "dot": ".dot"}
 PHASES = ("traced", "differentiated", "optimizer", "replicated", "simplified", "fused", "planned", "kernels")
+_SUFFIX = {"kernel": ".kernel", "llvm": ".ll", "asm": ".s", "dot": ".dot"}
 
 
-@click.command("dump", context_settings=_PASS_THROUGH)
+@click.command("dump")
 @click.option("--phase", type=click.Choice(PHASES), default="optimizer", show_default=True, help="How far to compile.")
-@click.option("--emit", type=click.Choice(EMITS), default="ir", show_default=True, help="What to show.")
-@click.option("--as-torch", is_flag=True, help="`import torch` in the script, and in what it imports, means tracemill.")
+@click.option("--emit", type=click.Choice(EMITS), default="ir", show_default=True,
+              help="What to show; kernel, llvm and asm are of phase kernels.")
+@AS_TORCH
 @click.option("--graphs", "limit", type=click.IntRange(1), metavar="N", help="Stop the script after N graphs.")
 @click.option("--places", is_flag=True, help="Print source line and module scope of every node.")
 @click.option("-o", "folder", metavar="DIR", help="Write NNN-<graph>-<phase>.ir and input values here instead of printing.")
-@click.argument("target")
+@click.argument("target", metavar="SCRIPT|FILE.ir")
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def dump_command(target: str, args: tuple[str, ...], phase: str, emit: str, as_torch: bool, limit: int | None,
                  places: bool, folder: str | None) -> int:
-    """Dump every graph that TARGET (a script, or an .ir file) compiles.
+    """Dump every graph that a script, or an .ir file, compiles. The script's own options follow `--`.
 
     With -o each graph is a file, beside it the values of its first run's inputs (.safetensors), ready for
-    `tracemill exec`.
+    `tracemill exec`. Without it the script's own output goes to stderr, so that stdout holds the dump alone.
 
     \b
     Example:
-      tracemill dump train.py --phase optimizer --graphs 2 -o graphs/
+      tracemill dump train.py --phase optimizer --graphs 2 -o graphs/ -- --epochs 1
     """
     writer = _Writer(phase, emit, places, Path(folder) if folder else None)
-    if target.endswith(".ir"):
+    if target.endswith(".ir") or target == "-":
         writer.write(load_graph(target), None)
         return 0
+    return _dump_script(writer, target, args, as_torch, limit)
+
+
+def _dump_script(writer: _Writer, script: str, args: Sequence[str], as_torch: bool, limit: int | None) -> int:
     from ...frontends.python.engine import on_compile
 
     def hook(graph: Graph, inputs: Any) -> None:
@@ -53,77 +63,107 @@ def dump_command(target: str, args: tuple[str, ...], phase: str, emit: str, as_t
 
     stop = on_compile(hook)
     try:
-        return run_script(target, args, as_torch)
+        with contextlib.redirect_stdout(sys.stderr) if writer.folder is None else contextlib.nullcontext():
+            return run_script(script, args, as_torch)
     finally:
         stop()
 
 
 class _Writer:
-    def __init__(self, phase: str, emit: str, places: bool, folder: Path | None) -> None:
-        self.phase, self.emit, self.places, self.folder = phase, emit, places, folder
-        self.count = 0
+    """Numbers the graphs and prints them, or writes each into a file of its own."""
 
-    def write(self, graph: Graph, inputs: Any) -> None:
+    def __init__(self, phase: str, emit: str, places: bool, folder: Path | None) -> None:
+        self.phase = "kernels" if emit in ("kernel", "llvm", "asm") else phase
+        self.emit, self.places, self.folder = emit, places, folder
+        self.count = 0
+        self.out = click.get_text_stream("stdout")
+
+    def write(self, graph: Graph, inputs: Sequence[Any] | None) -> None:
         self.count += 1
         constants: dict[str, Array] | None = {} if self.folder is not None else None
-        text = render(graph, self.phase, self.emit, self.places, constants)
+        sizes = sizes_of(graph, inputs)
+        text = render(graph, self.phase, self.emit, self.places, constants, sizes)
+        text = text if text.endswith("\n") else text + "\n"
         if self.folder is None:
-            click.echo(text, nl=not text.endswith("\n"))
+            self.out.write(text if self.count == 1 else "\n" + text)
+            self.out.flush()
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         name = "".join(c if c.isalnum() or c in "_.-" else "_" for c in graph.name or "graph")
-        base = self.folder / f"{self.count:03d}-{name}-{self.phase}"
-        base.with_name(base.name + SUFFIX[self.emit]).write_text(text, encoding="utf-8")
+        base = f"{self.count:03d}-{name}-{self.phase}"
+        (self.folder / (base + suffix_of(self.phase, self.emit))).write_text(text, encoding="utf-8")
         if self.emit == "ir":
             arrays = {f"@{k}": v for k, v in (constants or {}).items()}
             if inputs is not None:
                 arrays |= {s.name: np.asarray(a) for s, a in zip(graph.inputs, inputs, strict=True)}
             if arrays:
-                save_arrays(str(base.with_name(base.name + ".safetensors")), arrays)
+                save_arrays(self.folder / (base + ".safetensors"), arrays)
 
 
-def render(graph: Graph, phase: str, emit: str, places: bool = False, constants: dict[str, Array] | None = None) -> str:
-    """A graph at a phase, as text in one of the forms `EMITS`."""
+def suffix_of(phase: str, emit: str) -> str:
+    """The ending of a dump's file name: `.ir` for what `tracemill opt` and `exec` read, `.plan` for plans."""
+    return _SUFFIX.get(emit) or (".plan" if phase in ("planned", "kernels") else ".ir")
+
+
+def sizes_of(graph: Graph, inputs: Sequence[Any] | None) -> dict[str, int]:
+    """The named sizes at given input values; without values a typical binding."""
+    from ...ir.graph import bind_sizes
+    from ..driver import hints
+
+    return hints(graph, bind_sizes(graph.inputs, [np.shape(a) for a in inputs], graph.sizes) if inputs is not None else None)
+
+
+def render(graph: Graph, phase: str, emit: str, places: bool = False, constants: dict[str, Array] | None = None,
+           sizes: Mapping[str, int] | None = None) -> str:
+    """A graph at a phase, as text in one of the forms `EMITS`.
+
+    Args:
+        constants: takes the large constants, which are then printed by reference.
+        sizes: values of the named sizes, to give the plan's peak bytes for.
+    """
+    if emit in ("kernel", "llvm", "asm"):
+        return _kernels(_lower(graph, sizes), emit)
+    if phase in ("planned", "kernels") and emit == "ir":
+        emitted = _lower(graph, sizes)
+        text = _plan(graph, emitted, sizes)
+        return text if phase == "planned" else text + "\n" + _kernels(emitted, "source")
     from ..pipeline import run_phases
 
-    if emit in ("kernel", "llvm", "asm"):
-        return _kernels(graph, emit)
-    if phase in ("planned", "kernels") and emit == "ir":
-        return _planned(graph, phase)
     at = run_phases(graph, until=min(phase, "fused", key=PHASES.index))
     return _dot(at) if emit == "dot" else print_graph(at, constants=constants, places=places)
 
 
-def _planned(graph: Graph, phase: str) -> str:
-    from ..driver import hints, lower_to_plan
-
-    _, emitted = lower_to_plan(graph)
-    text: str = emitted.plan.to_text()
-    sizes = hints(graph, None)
-    peak = emitted.plan.arena if isinstance(emitted.plan.arena, int) else emitted.plan.arena.evaluate(
-        emitted.plan.with_lets(sizes))
-    text += f"peak {peak:,} bytes" + (f" at {', '.join(f'{n}={sizes[n]}' for n in graph.size_names)}" if graph.size_names else "")
-    if phase == "planned":
-        return text + "\n"
-    sources = [f"# kernel {key}\n{request.source}" for key, request in emitted.kernels.items()]
-    return text + "\n\n" + "\n".join(sources)
-
-
-def _kernels(graph: Graph, emit: str) -> str:
+def _lower(graph: Graph, sizes: Mapping[str, int] | None) -> Emitted:
     from ..driver import lower_to_plan
 
-    _, emitted = lower_to_plan(graph)
-    show: Callable[[str, Any], str]
-    if emit == "kernel":
-        def show(key: str, request: Any) -> str:
-            return emitted.texts.get(key) or request.source
-    else:
-        from ..backend.numba_cpu import emit as emit_code
+    return lower_to_plan(graph, sizes=sizes)[1]
 
-        def show(key: str, request: Any) -> str:
-            return str(emit_code(request.source, request.entry, emit))
+
+def _plan(graph: Graph, emitted: Emitted, sizes: Mapping[str, int] | None) -> str:
+    from ..driver import hints
+
+    plan = emitted.plan
+    bound = hints(graph, sizes)
+    peak = plan.arena if isinstance(plan.arena, int) else plan.arena.evaluate(plan.with_lets(bound))
+    at = ", ".join(f"{n}={bound[n]}" for n in graph.size_names)
+    return f"{plan.to_text()}peak {peak:,} bytes of temporaries{f' at {at}' if at else ''}\n"
+
+
+def _kernels(emitted: Emitted, emit: str) -> str:
+    """Every kernel: its kernel IR, its generated Python (`source`), its LLVM IR or its assembly."""
     mark = ";" if emit == "llvm" else "#"
-    return "\n".join(f"{mark} kernel {key}\n{show(key, request)}" for key, request in emitted.kernels.items())
+    return "\n".join(f"{mark} kernel {key}\n{_kernel(emitted, key, emit).rstrip()}\n" for key in emitted.kernels)
+
+
+def _kernel(emitted: Emitted, key: str, emit: str) -> str:
+    request = emitted.kernels[key]
+    if emit == "source":
+        return request.source
+    if emit == "kernel":
+        return emitted.texts.get(key) or request.source
+    from ..backend.numba_cpu import emit as emit_code
+
+    return emit_code(request.source, request.entry, "asm" if emit == "asm" else "llvm", flags=request.flags)
 
 
 def _dot(graph: Graph) -> str:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from ...ir.dtypes import dtype
-from ...ir.errors import TracemillError
-from ...ir.graph import Graph
+from ...ir.errors import DTypeError, TracemillError
+from ...ir.graph import Graph, InputSpec
+from ...ir.node import Node
 from ...ir.text import parse_graph, print_graph
+from ...ir.verify import verify
 
 Array = np.ndarray[Any, Any]
 
 
 def load_graph(file: str) -> Graph:
-    """The graph of an .ir file; its large constants come from the .safetensors beside it."""
+    """The graph of an .ir file, verified; its large constants come from the .safetensors beside it. `-` is stdin."""
     path = Path(file)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = sys.stdin.read() if file == "-" else path.read_text(encoding="utf-8")
     except OSError as error:
         raise click.ClickException(f"cannot read {file}: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -29,7 +33,9 @@ def load_graph(file: str) -> Graph:
     constants = {}
     if "(@" in text and side.exists():
         constants = {k[1:]: v for k, v in load_arrays(str(side)).items() if k.startswith("@")}
-    return parse_graph(text, constants, file)
+    graph = parse_graph(text, constants, "<stdin>" if file == "-" else file)
+    verify(graph)
+    return graph
 
 
 def load_arrays(file: str) -> dict[str, Array]:
@@ -39,7 +45,7 @@ def load_arrays(file: str) -> dict[str, Array]:
     return read_arrays(file)
 
 
-def save_arrays(file: str, arrays: dict[str, Array]) -> None:
+def save_arrays(file: str | Path, arrays: dict[str, Array]) -> None:
     """Write a .safetensors file."""
     from ...ir.arrays import write_arrays
 
@@ -47,23 +53,32 @@ def save_arrays(file: str, arrays: dict[str, Array]) -> None:
 
 
 @click.command("opt")
-@click.argument("file")
-@click.option("--passes", "pipeline", default="", metavar="LIST", help='For example "cse,dce,fuse"; options as in fuse{max_nodes=8}.')
+@click.argument("file", required=False)
+@click.option("--passes", "pipeline", default="", metavar="LIST",
+              help='For example "autodiff,cse,dce"; options in braces: NAME{option=value}.')
+@click.option("--list", "listing", is_flag=True, help="List the passes and their options.")
 @click.option("--places", is_flag=True, help="Print source line and module scope of every node.")
 @click.option("-o", "output", metavar="OUT.ir", help="Write here instead of printing.")
-def opt_command(file: str, pipeline: str, places: bool, output: str | None) -> None:
-    """Parse and verify FILE.ir, run PASSES over it, print the resulting IR.
+def opt_command(file: str | None, pipeline: str, listing: bool, places: bool, output: str | None) -> None:
+    """Parse and verify FILE.ir (- is stdin), run PASSES over it, print the resulting IR.
+
+    The result is verified after every pass.
 
     \b
     Example:
       tracemill opt step.ir --passes "autodiff,optimizer,cse,dce"
     """
-    from ..passes import parse_pipeline
-    from ..pipeline import PassManager
-
+    if listing:
+        click.echo(list_passes(), nl=False)
+        return
+    if file is None:
+        raise click.UsageError("Missing argument 'FILE'.")
     graph = load_graph(file)
     if pipeline.strip():
-        graph = PassManager().run(graph, parse_pipeline(pipeline))
+        from ..passes import parse_pipeline
+        from ..pipeline import PassManager
+
+        graph = PassManager(lambda number, p, after, seconds: verify(after)).run(graph, parse_pipeline(pipeline))
     constants: dict[str, Array] | None = {} if output else None
     text = print_graph(graph, constants=constants, places=places)
     if output is None:
@@ -74,7 +89,19 @@ def opt_command(file: str, pipeline: str, places: bool, output: str | None) -> N
         save_arrays(str(Path(output).with_suffix(".safetensors")), {f"@{k}": v for k, v in constants.items()})
 
 
-def _named_inputs(given: tuple[str, ...]) -> dict[str, Array]:
+def list_passes() -> str:
+    """Every pass with the first line of its description and its options' defaults."""
+    from ..passes import PASSES
+
+    lines = []
+    for name, cls in PASSES.items():
+        options = ", ".join(f"{f.name}={f.default!r}" for f in dataclasses.fields(cls))  # type: ignore[arg-type]
+        about = (cls.__doc__ or "").strip().splitlines()
+        lines.append(f"{name:16} {about[0] if about else ''}" + (f"  {{{options}}}" if options else ""))
+    return "\n".join(lines) + "\n"
+
+
+def _named_inputs(given: Sequence[str]) -> dict[str, Array]:
     found: dict[str, Array] = {}
     for item in given:
         name, equals, file = item.partition("=")
@@ -88,54 +115,72 @@ def _named_inputs(given: tuple[str, ...]) -> dict[str, Array]:
     return found
 
 
-def _inputs(graph: Graph, given: dict[str, Array]) -> list[Array]:
-    known = {s.name for s in graph.inputs}
-    unknown = sorted(set(given) - known)
+def gather_inputs(graph: Graph, named: dict[str, Array], beside: Path) -> list[Array]:
+    """One array per graph input: as named, else from the .safetensors beside the file, else a hyper-parameter's default.
+
+    Raises:
+        TracemillError: a name that the graph lacks, an input without value, a value of another dtype.
+    """
+    known = [s.name for s in graph.inputs]
+    unknown = [n for n in named if n not in known]
     if unknown:
-        raise TracemillError(f"the graph has no input {unknown[0]}; it has {', '.join(sorted(known))}")
-    arrays = []
-    for spec in graph.inputs:
-        if spec.name in given:
-            a = given[spec.name]
-            scalar = not spec.type.shape and a.size == 1 and a.ndim <= 1
-            arrays.append(np.ascontiguousarray(a.reshape(())) if scalar else np.ascontiguousarray(a))
-        elif spec.default is not None:
-            arrays.append(np.asarray(spec.default, dtype=dtype(spec.type.dtype.name).numpy))
-        else:
-            raise TracemillError(f"input %{spec.name}: {spec.type} has no value",
-                                 hint=f"give it with --inputs FILE.safetensors or --inputs {spec.name}=FILE.npy")
-    return arrays
+        raise TracemillError(f"the graph has no input %{unknown[0]}; it has {', '.join(f'%{n}' for n in known)}")
+    if any(n not in named for n in known) and beside.exists():
+        named = {k: v for k, v in load_arrays(str(beside)).items() if k in known} | named
+    return [_array(spec, named.get(spec.name)) for spec in graph.inputs]
+
+
+def _array(spec: InputSpec, value: Array | None) -> Array:
+    wanted = spec.type.dtype
+    if value is None and spec.default is not None:
+        return np.asarray(spec.default, dtype=wanted.numpy)
+    if value is None:
+        raise TracemillError(f"input %{spec.name}: {spec.type} has no value",
+                             hint=f"give it with --inputs FILE.safetensors or --inputs {spec.name}=FILE.npy")
+    if value.dtype != wanted.numpy:
+        raise DTypeError(f"input %{spec.name}: {spec.type} was given an array of {value.dtype}",
+                         hint=f"store it as {wanted.long_name}")
+    if not spec.type.shape and value.size == 1 and value.ndim <= 1:
+        value = value.reshape(())
+    return np.ascontiguousarray(value) if value.ndim else value
 
 
 @click.command("exec")
 @click.argument("file")
+@click.argument("more", nargs=-1, metavar="[MORE INPUTS]...")
 @click.option("--inputs", "given", multiple=True, metavar="FILE.safetensors|NAME=FILE.npy",
-              help="Input values; may be repeated. By default the .safetensors beside FILE.ir, if there is one.")
-@click.option("--set", "numbers", multiple=True, metavar="NAME=NUMBER", help="A hyper-parameter's value.")
+              help="Input values, several if need be. What is missing comes from the .safetensors beside FILE.ir.")
+@click.option("--set", "numbers", multiple=True, metavar="NAME=NUMBER", help="A scalar input's value.")
 @click.option("--interpret", is_flag=True, help="Run by the NumPy reference interpreter, operator by operator.")
+@click.option("--check", is_flag=True, help="Run both ways; print how far apart they are. Exit code 1 beyond tolerance.")
+@click.option("--nan", is_flag=True, help="Interpret; show the first operator that makes a NaN or an infinity.")
 @click.option("-o", "output", metavar="OUT.safetensors", help="Write the outputs here instead of printing a summary.")
-def exec_command(file: str, given: tuple[str, ...], numbers: tuple[str, ...], interpret: bool, output: str | None) -> None:
+def exec_command(file: str, more: tuple[str, ...], given: tuple[str, ...], numbers: tuple[str, ...], interpret: bool,
+                 check: bool, nan: bool, output: str | None) -> int:
     """Run FILE.ir. Hyper-parameters take the default that the text prints unless given.
 
     \b
     Example:
       tracemill exec step.ir --inputs first.safetensors --set lr=0.01 -o out.safetensors
+      tracemill exec step.ir --inputs x=x.npy w=w.npy --interpret
     """
     graph = load_graph(file)
-    side = Path(file).with_suffix(".safetensors")
-    if not given and side.exists():
-        given = (str(side),)
-    named = _named_inputs(given)
+    named = _named_inputs((*given, *more))
     for item in numbers:
         named.update(_number(graph, item))
-    values = run_graph(graph, _inputs(graph, named), interpret)
+    inputs = gather_inputs(graph, named, Path(file).with_suffix(".safetensors"))
+    if nan:
+        return _first_nan(graph, inputs)
+    values = run_graph(graph, inputs, interpret and not check)
+    code = _compare(graph, values, run_graph(graph, inputs, True)) if check else 0
     outputs = dict(zip(graph.output_names, values, strict=True))
     if output is not None:
         save_arrays(output, outputs)
-        return
-    for (name, value), node in zip(outputs.items(), graph.outputs, strict=True):
-        shown = value.item() if value.ndim == 0 else np.array2string(value.ravel(), threshold=8, edgeitems=3)
-        click.echo(f"{name}: {node.type} = {shown}")
+    elif not check:
+        for (name, value), node in zip(outputs.items(), graph.outputs, strict=True):
+            shown = value.item() if value.ndim == 0 else np.array2string(value.ravel(), threshold=8, edgeitems=3)
+            click.echo(f"{name}: {node.type} = {shown}")
+    return code
 
 
 def _number(graph: Graph, item: str) -> dict[str, Array]:
@@ -144,25 +189,89 @@ def _number(graph: Graph, item: str) -> dict[str, Array]:
     if spec is None or spec.type.shape:
         raise TracemillError(f"--set {item}: the graph has no scalar input {name}")
     try:
-        return {name: np.asarray(float(text), dtype=spec.type.dtype.numpy)}
-    except ValueError:
-        raise TracemillError(f"--set {item}: {text!r} is not a number") from None
+        number = float(text) if spec.type.dtype.is_float else int(text)
+        return {name: np.asarray(number, dtype=spec.type.dtype.numpy)}
+    except (ValueError, OverflowError):
+        raise TracemillError(f"--set {item}: {text!r} is not a number of {spec.type.dtype.long_name}") from None
 
 
-def run_graph(graph: Graph, inputs: list[Array], interpret: bool) -> list[Array]:
+def run_graph(graph: Graph, inputs: Sequence[Array], interpret: bool) -> list[Array]:
     """The outputs of a graph at any phase, inputs left unchanged."""
-    from ...ir.interp import evaluate
-
+    inputs = [a.copy() for a in inputs]
     if interpret:
-        from ..driver import expand_symbolic
+        from ...ir.interp import evaluate
 
-        symbolic = any(n.op.name in ("gradient", "update") for n in graph.nodes)
-        return evaluate(expand_symbolic(graph) if symbolic else graph, inputs)
+        with np.errstate(all="ignore"):
+            return evaluate(_expanded(graph), inputs)
     from ..driver import compile_graph
     from .report import CompileBar
 
-    compiled = compile_graph(graph, progress=CompileBar())
-    return compiled.run([a.copy() for a in inputs])
+    return compile_graph(graph, progress=CompileBar()).run(inputs)
+
+
+def _expanded(graph: Graph) -> Graph:
+    """Without symbolic nodes, which have no value of their own."""
+    from ..driver import expand_symbolic
+
+    symbolic = any(n.op.name in ("gradient", "update") for n in graph.nodes)
+    return expand_symbolic(graph) if symbolic else graph
+
+
+# Relative difference of compiled and interpreted results that rounding in another order explains.
+_TOLERANCE = {"f64": 1e-9, "f32": 1e-4, "f16": 1e-2, "bf16": 5e-2}
+
+
+def _compare(graph: Graph, compiled: Sequence[Array], reference: Sequence[Array]) -> int:
+    """Print the greatest difference of every output relative to the output's greatest value; 1 if one is too large."""
+    code = 0
+    for name, node, a, b in zip(graph.output_names, graph.outputs, compiled, reference, strict=True):
+        tolerance = _TOLERANCE.get(node.dtype.name, 0.0)
+        x, y = a.astype(np.float64), b.astype(np.float64)
+        with np.errstate(all="ignore"):
+            same = (x == y) | (np.isnan(x) & np.isnan(y))
+            scale = max(float(np.max(np.abs(y), where=np.isfinite(y), initial=0.0)), 1e-30)
+            apart = float(np.max(np.where(same, 0.0, np.abs(x - y) / scale), initial=0.0))
+        good = apart <= tolerance  # False for NaN
+        code |= not good
+        click.echo(f"{name}: {node.type}  largest difference {apart:.2e} of the largest value{'' if good else '  <-- too large'}")
+    return code
+
+
+def _first_nan(graph: Graph, inputs: Sequence[Array]) -> int:
+    """Print the first operator whose result is not finite though its inputs are; 1 if there is one."""
+    from ...ir.interp import trace
+    from ...ir.text.printer import statement_lines
+
+    graph = _expanded(graph)
+    lines = dict(statement_lines(graph))
+    values: dict[Node, Any] = {}
+    with np.errstate(all="ignore"):
+        for node, value in trace(graph, inputs):
+            values[node] = value
+            if _finite(value) or node not in lines:
+                continue
+            place = f"  ({node.place.location}{' in ' + node.place.scope if node.place.scope else ''})" if (
+                node.place.location) else ""
+            click.echo(f"{lines[node]}{place}\n  result   {_range(value)}")
+            for i, operand in enumerate(node.inputs):
+                click.echo(f"  operand {i}  {_range(values[operand])}")
+            return 1
+    click.echo("every value is finite")
+    return 0
+
+
+def _finite(value: Any) -> bool:
+    parts = value if isinstance(value, tuple) else (value,)
+    return all(bool(np.isfinite(p.astype(np.float64)).all()) for p in parts)
+
+
+def _range(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(_range, value))
+    x = value.astype(np.float64)
+    finite = x[np.isfinite(x)]
+    span = f"{finite.min():.6g} … {finite.max():.6g}" if finite.size else "no finite value"
+    return f"{span}, {int(np.isnan(x).sum())} NaN, {int(np.isinf(x).sum())} infinite of {x.size}"
 
 
 @click.command("diff")

@@ -23,11 +23,7 @@ def cache_info() -> None:
     """Folder, number of kernels and plans, bytes."""
     from ..cache import default_cache
 
-    cache = default_cache()
-    if cache is None:
-        click.echo("the cache is off")
-        return
-    info = cache.info()
+    info = default_cache().info()
     click.echo(f"folder   {info.root}{'' if info.writable else '  (read-only)'}")
     click.echo(f"kernels  {info.kernels}")
     click.echo(f"plans    {info.plans}")
@@ -39,8 +35,7 @@ def cache_clear() -> None:
     """Remove every plan and kernel. Nothing but time is lost."""
     from ..cache import default_cache
 
-    cache = default_cache()
-    click.echo(f"{cache.clear() if cache is not None else 0} records removed")
+    click.echo(f"{default_cache().clear()} records removed")
 
 
 @click.command("info")
@@ -57,7 +52,7 @@ def info_command() -> None:
 
     rows = [("tracemill", f"{package_version('tracemill')} ({compiler_digest()[:12]})"),
             ("python", f"{platform.python_version()} on {sys.platform} {platform.machine()}"),
-            *((name, package_version(name)) for name in ("numpy", "numba", "llvmlite", "networkx", "lark", "safetensors")),
+            *((name, package_version(name)) for name in ("numpy", "numba", "llvmlite", "networkx", "lark", "safetensors", "ml_dtypes")),
             ("cpu", cpu_identity()), ("threads", str(get_num_threads())), ("cache", str(default_root()))]
     for name, value in rows:
         click.echo(f"{name:12} {value}")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import linecache
 import os
 import sys
+import sysconfig
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import click
 
-from ...ir.errors import InternalError, Location, TracemillError
+from ...ir.errors import InternalError, IRSyntaxError, Location, TracemillError
 
 OK, FAILED, USAGE, BUG, INTERRUPTED = 0, 1, 2, 3, 130
 _PACKAGE = __name__.split(".", 1)[0]
@@ -24,11 +28,10 @@ def guarded(run: Callable[[], Any]) -> int:
     """Run a command; errors become a short text on stderr and an exit code."""
     try:
         result = run()
+        sys.stdout.flush()
         return result if isinstance(result, int) else OK
     except click.exceptions.Exit as stop:
         return stop.exit_code
-    except click.Abort:
-        return INTERRUPTED
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -37,52 +40,131 @@ def guarded(run: Callable[[], Any]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except TracemillError as error:
-        print(describe(error), file=sys.stderr)
-        return BUG if isinstance(error, InternalError) else FAILED
-    except KeyboardInterrupt:
+        return show(error)
+    except (KeyboardInterrupt, click.Abort):
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
+    except Exception as error:
+        return show(as_bug(error))
+
+
+def show(error: TracemillError) -> int:
+    """Print an error, short; its exit code. `TRACEMILL_TRACEBACK=1` prints every frame before it."""
+    sys.stdout.flush()
+    if wants_frames():
+        traceback.print_exception(error)
+    print(describe(error), file=sys.stderr)
+    return BUG if isinstance(error, InternalError) else FAILED
+
+
+def wants_frames() -> bool:
+    """Whether the person at the keyboard asked for tracebacks with tracemill's own frames."""
+    return os.environ.get("TRACEMILL_TRACEBACK", "") not in ("", "0")
+
+
+def as_bug(error: Exception) -> InternalError:
+    """An exception that no code raised on purpose, its traceback put into a file for the report."""
+    text = "".join(traceback.format_exception(error))
+    try:
+        handle, name = tempfile.mkstemp(".txt", "tracemill-traceback-")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        hint = f"report it with the traceback in {name}"
+    except OSError:
+        hint = "run again with TRACEMILL_TRACEBACK=1 and report it with the traceback"
+    bug = InternalError(f"{type(error).__name__}: {error}", hint=hint)
+    bug.__cause__ = error
+    return bug
 
 
 def describe(error: TracemillError) -> str:
-    """At most twelve lines: the place with its source line, what is wrong, what to do."""
-    place = error.location or innermost(error.__traceback__)
-    error.location = place
-    lines = f"error: {error}".splitlines()
+    """At most twelve lines: the place with its source line, what is wrong, what to do. The hint always fits."""
+    syntax = isinstance(error, IRSyntaxError)  # its text shows the line already
+    place = error.location or (None if syntax else innermost(error.__traceback__))
+    source = ""
     if place is not None:
-        source = linecache.getline(place.file, place.line).strip()
-        if source:
-            lines.insert(1, f"    {source}")
-    if len(lines) > _LINES:
-        lines = [*lines[:_LINES - 1], "…"]
-    return "\n".join(lines)
+        source = linecache.getline(place.file, place.line).strip() if not syntax else ""
+        error.location = Location(_short(place.file), place.line)
+    hint = [] if error.hint is None else f"  hint: {error.hint}".splitlines()
+    saved, error.hint = error.hint, None
+    lines = f"error: {error}".splitlines()
+    error.hint = saved
+    if source:
+        lines.insert(1, f"    {source}")
+    room = _LINES - len(hint)
+    if len(lines) > room:
+        lines = [*lines[:room - 1], "  …"]
+    return "\n".join([*lines, *hint][:_LINES])
+
+
+def _short(file: str) -> str:
+    """A path as a person in the current folder would write it."""
+    path = Path(file)
+    try:
+        return str(path.relative_to(Path.cwd())) if path.is_absolute() else file
+    except (ValueError, OSError):
+        return file
 
 
 def innermost(trace: TracebackType | None) -> Location | None:
-    """The innermost frame of an exception that is not tracemill's."""
+    """The innermost frame of an exception that is the user's: not tracemill's, not a library's."""
     found = None
     for frame, line in traceback.walk_tb(trace):
-        name = str(frame.f_globals.get("__name__", ""))
-        if not _internal(name, frame.f_code.co_filename):
+        if not _ours(frame.f_code.co_filename) and not _library(frame.f_code.co_filename):
             found = Location(frame.f_code.co_filename, line)
     return found
 
 
-def _internal(module: str, file: str) -> bool:
-    return (module.split(".", 1)[0] in (_PACKAGE, "numba", "numpy", "lark", "click", "runpy")
-            or file.startswith("<frozen"))
+@functools.cache
+def _our_folders() -> tuple[str, ...]:
+    """Where tracemill's own files lie (an editable installation maps several folders)."""
+    found = {}
+    for name in ("", ".ir", ".compiler", ".runtime", ".frontends"):
+        module = sys.modules.get(_PACKAGE + name)
+        if module is not None and module.__file__:
+            found[str(Path(module.__file__).parent) + os.sep] = None
+    return tuple(found)
+
+
+@functools.cache
+def _library_folders() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    return tuple(dict.fromkeys(paths[k] + os.sep for k in ("purelib", "platlib", "stdlib", "platstdlib") if k in paths))
+
+
+def _ours(file: str) -> bool:
+    return file.startswith(_our_folders())
+
+
+def _library(file: str) -> bool:
+    return file.startswith("<frozen") or file.startswith(_library_folders())
 
 
 def user_traceback(error: BaseException) -> str:
-    """An exception of the script as Python prints it, without tracemill's frames."""
-    kept = [f for f, (frame, _) in zip(traceback.extract_tb(error.__traceback__), traceback.walk_tb(error.__traceback__),
-                                       strict=True)
-            if not _internal(str(frame.f_globals.get("__name__", "")), frame.f_code.co_filename)]
-    head = ["Traceback (most recent call last):\n", *traceback.format_list(kept)] if kept else []
-    return "".join([*head, *traceback.format_exception_only(error)]).rstrip("\n")
+    """An exception of the script as Python prints it, without tracemill's frames and what they called."""
+    shown = traceback.TracebackException.from_exception(error, compact=True)
+    if not wants_frames():
+        _strip(shown, set())
+    return "".join(shown.format()).rstrip("\n")
+
+
+def _strip(shown: traceback.TracebackException, seen: set[int]) -> None:
+    """Drop our frames, and library frames below ours, from an exception and all it is chained to."""
+    if id(shown) in seen:
+        return
+    seen.add(id(shown))
+    kept, inside = [], False
+    for frame in shown.stack:
+        inside = _ours(frame.filename) or (inside and _library(frame.filename))
+        if not inside and not frame.filename.startswith("<frozen"):
+            kept.append(frame)
+    shown.stack[:] = kept
+    for other in (shown.__cause__, shown.__context__, *(shown.exceptions or ())):
+        if other is not None:
+            _strip(other, seen)
 
 
 class CompileBar:

@@ -6,17 +6,20 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import click
 
-from ...ir.errors import InternalError, TracemillError
-from ...ir.graph import Graph
-from .report import BUG, FAILED, OK, CompileBar, describe, user_traceback
+from ...ir.errors import TracemillError
+from .report import FAILED, OK, CompileBar, show, user_traceback
 
-_PASS_THROUGH = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+# `run`: everything after the script is the script's, as under `python`.
+_SCRIPT_LAST = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+AS_TORCH = click.option("--as-torch", is_flag=True,
+                        help="`import torch` in the script, and in what it imports, means tracemill.")
 
 
 class Enough(BaseException):
@@ -25,37 +28,39 @@ class Enough(BaseException):
 
 def run_script(script: str, args: Sequence[str], as_torch: bool = False) -> int:
     """Run a file as `python` would: `__main__`, `__file__`, `sys.argv`, `sys.path[0]`. Returns the exit code."""
-    path = Path(script)
+    path = Path(script).absolute()
     try:
         source = path.read_bytes()
     except OSError as error:
         raise click.ClickException(f"cannot read {script}: {error.strerror}") from None
     module = ModuleType("__main__")
-    module.__dict__.update(__file__=script, __builtins__=__builtins__, __cached__=None, __package__=None)
+    module.__dict__.update(__file__=str(path), __builtins__=__builtins__, __cached__=None, __package__=None,
+                           __annotations__={}, __loader__=SourceFileLoader("__main__", str(path)))
     sys.modules["__main__"] = module
     sys.argv = [script, *args]
-    sys.path.insert(0, str(path.resolve().parent))
-    if as_torch:
-        from ...frontends.python.as_torch import install
-
-        install()
+    if not sys.flags.safe_path:  # what stands there now is the folder of the command `tracemill`
+        sys.path[0] = str(path.resolve().parent)
     try:
-        exec(compile(source, script, "exec"), module.__dict__)
-        sys.stdout.flush()
+        if as_torch:
+            from ...frontends.python.as_torch import install
+
+            install()
+        exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
         return OK
     except Enough:
         return OK
     except SystemExit as stop:
         return _exit_code(stop)
     except TracemillError as error:
-        sys.stdout.flush()
-        print(describe(error), file=sys.stderr)
-        return BUG if isinstance(error, InternalError) else FAILED
+        return show(error)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         sys.stdout.flush()
-        print(user_traceback(error), file=sys.stderr)
+        if sys.excepthook is not sys.__excepthook__:  # the script's own, as under `python`
+            sys.excepthook(type(error), error, error.__traceback__)
+        else:
+            print(user_traceback(error), file=sys.stderr)
         return FAILED
 
 
@@ -63,18 +68,19 @@ def _exit_code(stop: SystemExit) -> int:
     if stop.code is None:
         return OK
     if isinstance(stop.code, int):
-        return stop.code
+        return stop.code & 0xFF
+    sys.stdout.flush()
     print(stop.code, file=sys.stderr)
     return FAILED
 
 
 def write_stats(file: str) -> None:
-    """`tm.stats()` as JSON, written at once or not at all."""
-    import tracemill
+    """`tm.stats()` as JSON, complete or not at all."""
+    from ...frontends.python.stats import stats
 
     target = Path(file)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(tracemill.stats(), indent=2, default=str) + "\n")
+    temporary.write_text(json.dumps(stats(), indent=2, default=str) + "\n")
     temporary.replace(target)
 
 
@@ -84,18 +90,23 @@ def _with_bar() -> None:
     show_progress(CompileBar())
 
 
-@click.command("run", context_settings=_PASS_THROUGH)
-@click.option("--as-torch", is_flag=True, help="`import torch` in the script, and in what it imports, means tracemill.")
-@click.option("--stats", "stats_file", metavar="FILE.json", help="Write counters of the run: graphs, kernels, flushes, seconds.")
+@click.command("run", context_settings=_SCRIPT_LAST)
+@AS_TORCH
+@click.option("--stats", "stats_file", metavar="FILE.json", type=click.Path(dir_okay=False, writable=True),
+              help="Write counters of the run: graphs, kernels, flushes, seconds.")
 @click.argument("script")
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def run_command(script: str, args: tuple[str, ...], as_torch: bool, stats_file: str | None) -> int:
-    """Run SCRIPT with its ARGS.
+    """Run SCRIPT with its ARGS (options of `run` stand before SCRIPT).
+
+    The exit code is the script's; an uncaught exception's is 1.
 
     \b
     Example:
       tracemill run --as-torch --stats stats.json train.py --epochs 3
     """
+    if stats_file and not Path(stats_file).absolute().parent.is_dir():
+        raise click.BadParameter(f"the folder of {stats_file} does not exist", param_hint="--stats")
     _with_bar()
     try:
         return run_script(script, args, as_torch)
@@ -104,21 +115,23 @@ def run_command(script: str, args: tuple[str, ...], as_torch: bool, stats_file: 
             write_stats(stats_file)
 
 
-@click.command("compile", context_settings=_PASS_THROUGH)
-@click.option("--as-torch", is_flag=True, help="`import torch` in the script, and in what it imports, means tracemill.")
+@click.command("compile")
+@AS_TORCH
 @click.option("--graphs", "limit", type=click.IntRange(1), metavar="N", help="Stop the script after N graphs.")
 @click.argument("script")
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def compile_command(script: str, args: tuple[str, ...], as_torch: bool, limit: int | None) -> int:
     """Run SCRIPT to fill the caches, then print its graphs with their kernels and peak bytes.
 
+    The script's own options follow `--`.
+
     \b
     Example:
-      tracemill compile --as-torch --graphs 2 train.py
+      tracemill compile --as-torch --graphs 2 train.py -- --epochs 1
     """
     _with_bar()
     seen: list[Any] = []
-    stop = on_compiled(lambda compiled: seen.append(compiled), limit)
+    stop = on_compiled(seen.append, limit)
     try:
         code = run_script(script, args, as_torch)
     finally:
@@ -143,18 +156,21 @@ def on_compiled(see: Callable[[Any], None], limit: int | None) -> Callable[[], N
     return register(hook)
 
 
-def _print_graphs(seen: Sequence[Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+_COLUMNS = ("graph", "nodes", "launches", "kernels", "peak bytes", "plan")
 
-    table = Table("graph", "nodes", "launches", "kernels", "peak bytes", "plan")
+
+def _print_graphs(seen: Sequence[Any]) -> None:
+    from ..driver import describe_compiled
+
     kernels: dict[str, None] = {}
-    for c in seen:
-        graph: Graph = c.graph
-        sizes = {name: 64 for name in graph.size_names} | dict(graph.sizes)
-        kernels.update(dict.fromkeys(c.plan.kernels))
-        table.add_row(graph.name, str(len(graph.nodes)), str(len(c.plan.flat)), str(len(c.plan.kernels)),
-                      f"{c.peak_bytes(sizes):,}", "cached" if c.from_cache else "compiled")
-    console = Console()
-    console.print(table)
-    console.print(f"{len(seen)} graphs, {len(kernels)} distinct kernels")
+    rows = []
+    for compiled in seen:
+        kernels.update(dict.fromkeys(compiled.plan.kernels))
+        d = describe_compiled(compiled)
+        rows.append((d["graph"], str(d["nodes"]), str(d["launches"]), str(d["kernels"]), f"{d['peak_bytes']:,}",
+                     "cached" if d["cached"] else "compiled"))
+    width = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
+    for row in (_COLUMNS, *rows):
+        cells = [c.rjust(w) if 0 < i < 5 else c.ljust(w) for i, (c, w) in enumerate(zip(row, width, strict=True))]
+        click.echo("  ".join(cells).rstrip())
+    click.echo(f"{len(seen)} graph{'s' * (len(seen) != 1)}, {len(kernels)} distinct kernels")

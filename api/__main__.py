@@ -1,0 +1,5 @@
+"""`python -m tracemill` is the command `tracemill`."""
+
+from .compiler.cli import main
+
+main()
