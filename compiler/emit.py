@@ -93,7 +93,9 @@ class _State:
     constants: list[rt.Constant] = field(default_factory=list)
     sites: list[Node] = field(default_factory=list)
     step: int = 0
-    loops: list[dict[int, Slot]] = field(default_factory=list)  # slots of outer levels touched in each open loop
+    loops: list[dict[int, Slot]] = field(
+        default_factory=list
+    )  # slots of outer levels touched in each open loop
 
 
 def emit(graph: Graph, sizes: Mapping[str, int]) -> Emitted:
@@ -242,16 +244,30 @@ class _Level:
                 self.values[node, r] = wanted
 
     def _kernel(self, step: Launch, operands: Sequence[Place], label: str) -> None:
-        reads, writes = operands[:len(operands) - step.outputs], operands[len(operands) - step.outputs:]
-        request = KernelRequest(step.kernel.source, step.kernel.entry, _aliasing(step.kernel.noalias, reads, writes))
+        reads, writes = operands[: len(operands) - step.outputs], operands[len(operands) - step.outputs :]
+        request = KernelRequest(
+            step.kernel.source, step.kernel.entry, _aliasing(step.kernel.noalias, reads, writes)
+        )
         key = request.symbol
         self.state.kernels[key] = request
         self.state.texts.setdefault(key, step.ir)
         faults = tuple(rt.Fault(number, n.op.name, self._site(n)) for number, n in enumerate(step.faults))
 
         def make(uses: Sequence[rt.BufferUse], waits: bool) -> rt.Entry:
-            return rt.KernelCall(key, tuple(uses), step.extents, step.range, step.outputs, step.grain, step.scratch,
-                                 step.fallible, waits, step.work, label, faults)
+            return rt.KernelCall(
+                key,
+                tuple(uses),
+                step.extents,
+                step.range,
+                step.outputs,
+                step.grain,
+                step.scratch,
+                step.fallible,
+                waits,
+                step.work,
+                label,
+                faults,
+            )
 
         self.add(make, reads, writes)
 
@@ -259,8 +275,9 @@ class _Level:
         self.state.sites.append(node)
         return len(self.state.sites) - 1
 
-    def _results(self, node: Node, low: Lowered, inputs: Sequence[Place],
-                 targets: Mapping[tuple[Node, int], Place]) -> list[Place]:
+    def _results(
+        self, node: Node, low: Lowered, inputs: Sequence[Place], targets: Mapping[tuple[Node, int], Place]
+    ) -> list[Place]:
         """Places of a launch's results. A wanted place that an operand lies in is taken only where that is safe."""
         places: list[Place] = []
         for r, t in enumerate(node.result_types):
@@ -282,10 +299,17 @@ class _Level:
             operand = node.inputs[i]
             cell = _cell(operand)
             where = self.values.get(cell)
-            if (where is None or where.slot.kind != "arena" or where.offset != 0 or where.strides
-                    or where.slot.depth != self.depth or self.last_reader.get(cell[0]) is not node
-                    or where.slot.nbytes != t.nbytes or cell in self._outputs()
-                    or any(p.slot.home() is where.slot.home() for p in taken)):
+            if (
+                where is None
+                or where.slot.kind != "arena"
+                or where.offset != 0
+                or where.strides
+                or where.slot.depth != self.depth
+                or self.last_reader.get(cell[0]) is not node
+                or where.slot.nbytes != t.nbytes
+                or cell in self._outputs()
+                or any(p.slot.home() is where.slot.home() for p in taken)
+            ):
                 continue
             slot = _slot(self.state, "arena", 0, t, self.depth)
             slot.host = where.slot
@@ -299,7 +323,9 @@ class _Level:
 
     # -- bodies -------------------------------------------------------------------------------------------------
 
-    def body(self, graph: Graph, operands: Sequence[Place], results: Sequence[Place], loops: int) -> list[_Entry]:
+    def body(
+        self, graph: Graph, operands: Sequence[Place], results: Sequence[Place], loops: int
+    ) -> list[_Entry]:
         """Entries of a body whose outputs end in `results` (copied there when all of the body has run)."""
         level = _Level(self.state, graph, self.depth + loops)
         for i, where in enumerate(operands):
@@ -369,7 +395,11 @@ def _aliasing(noalias: bool, reads: Sequence[Place], writes: Sequence[Place]) ->
 def _label(node: Node) -> str:
     if node.op.name != "fused":
         return node.op.name
-    names = [n.op.name for n in node.attrs.body.nodes if n.op.name not in ("input", "constant", "broadcast", *ALIASES)]
+    names = [
+        n.op.name
+        for n in node.attrs.body.nodes
+        if n.op.name not in ("input", "constant", "broadcast", *ALIASES)
+    ]
     shown = "+".join(dict.fromkeys(names))
     return f"{node.attrs.kind}:{shown if len(shown) < 60 else shown[:57] + '...'}"
 
@@ -380,8 +410,8 @@ def _label(node: Node) -> str:
 def _scan(level: _Level, node: Node, targets: Mapping[tuple[Node, int], Place]) -> None:
     a = node.attrs
     results = level.results_at(node, targets)
-    inits, xs = node.inputs[:a.n_carry], node.inputs[a.n_carry:a.n_carry + a.n_xs]
-    consts = node.inputs[a.n_carry + a.n_xs:]
+    inits, xs = node.inputs[: a.n_carry], node.inputs[a.n_carry : a.n_carry + a.n_xs]
+    consts = node.inputs[a.n_carry + a.n_xs :]
     for init, where in zip(inits, results, strict=False):
         level.copy(level.at(init), where, init.tensor_type, "carry")
     depth = level.depth
@@ -396,9 +426,13 @@ def _scan(level: _Level, node: Node, targets: Mapping[tuple[Node, int], Place]) 
     for p in results:
         level._touch(p.slot.home(), level.state.step)
     level.open_loop()
-    operands = [*results[:a.n_carry], *(row(level.at(x), x.tensor_type) for x in xs), *(level.at(c) for c in consts)]
-    stacks = [row(p, t) for p, t in zip(results[a.n_carry:], node.result_types[a.n_carry:], strict=True)]
-    inner = level.body(a.body, operands, [*results[:a.n_carry], *stacks], loops=1)
+    operands = [
+        *results[: a.n_carry],
+        *(row(level.at(x), x.tensor_type) for x in xs),
+        *(level.at(c) for c in consts),
+    ]
+    stacks = [row(p, t) for p, t in zip(results[a.n_carry :], node.result_types[a.n_carry :], strict=True)]
+    inner = level.body(a.body, operands, [*results[: a.n_carry], *stacks], loops=1)
     step = level.close_loop()
     label = f"{node.place.scope}/scan"
 
@@ -416,7 +450,9 @@ def _cond(level: _Level, node: Node, targets: Mapping[tuple[Node, int], Place]) 
     branches = tuple(level.body(g, operands, results, loops=0) for g in (node.attrs.then, node.attrs.other))
     step = level.touch([*operands, *results])
 
-    def make(uses: Sequence[rt.BufferUse], waits: bool, then: tuple[rt.Entry, ...], other: tuple[rt.Entry, ...]) -> rt.Entry:
+    def make(
+        uses: Sequence[rt.BufferUse], waits: bool, then: tuple[rt.Entry, ...], other: tuple[rt.Entry, ...]
+    ) -> rt.Entry:
         return rt.Branch(uses[0], then, other, f"{node.place.scope}/cond")
 
     level.entries.append(_Entry(make, [predicate], [], step, branches))
@@ -425,18 +461,20 @@ def _cond(level: _Level, node: Node, targets: Mapping[tuple[Node, int], Place]) 
 def _while(level: _Level, node: Node, targets: Mapping[tuple[Node, int], Place]) -> None:
     a = node.attrs
     results = level.results_at(node, targets)
-    for init, where in zip(node.inputs[:a.n_carry], results, strict=True):
+    for init, where in zip(node.inputs[: a.n_carry], results, strict=True):
         level.copy(level.at(init), where, init.tensor_type, "carry")
     predicate = level.temporary(a.cond.outputs[0].tensor_type)
     level._touch(predicate.slot, level.state.step)
     level.open_loop()
-    operands = [*results, *(level.at(c) for c in node.inputs[a.n_carry:])]
+    operands = [*results, *(level.at(c) for c in node.inputs[a.n_carry :])]
     test = level.body(a.cond, operands, [predicate], loops=0)
     inner = level.body(a.body, operands, results, loops=0)
     level.touch([predicate, *operands])
     step = level.close_loop()
 
-    def make(uses: Sequence[rt.BufferUse], waits: bool, condition: tuple[rt.Entry, ...], body: tuple[rt.Entry, ...]) -> rt.Entry:
+    def make(
+        uses: Sequence[rt.BufferUse], waits: bool, condition: tuple[rt.Entry, ...], body: tuple[rt.Entry, ...]
+    ) -> rt.Entry:
         return rt.While(uses[0], condition, body, f"{node.place.scope}/while")
 
     level.entries.append(_Entry(make, [predicate], [], step, (test, inner)))
@@ -447,7 +485,12 @@ def _custom_vjp(level: _Level, node: Node, targets: Mapping[tuple[Node, int], Pl
     level.entries += level.body(node.attrs.forward, [level.at(i) for i in node.inputs], results, loops=0)
 
 
-_CONTROL: dict[str, Callable[..., None]] = {"scan": _scan, "cond": _cond, "while": _while, "custom_vjp": _custom_vjp}
+_CONTROL: dict[str, Callable[..., None]] = {
+    "scan": _scan,
+    "cond": _cond,
+    "while": _while,
+    "custom_vjp": _custom_vjp,
+}
 
 
 # -- assembly -------------------------------------------------------------------------------------------------------
@@ -459,20 +502,35 @@ def _assemble(graph: Graph, state: _State, entries: list[_Entry]) -> Emitted:
     offsets: dict[int, Dim] = {id(s): o for s, o in zip(homes, placement.offsets, strict=True)}
     used = [s for s in state.slots if s.kind != "arena" or id(s.home()) in offsets]
     numbers = {id(s): i for i, s in enumerate(used)}
-    buffers = tuple(rt.BufferSpec(s.kind, s.index, offsets.get(id(s.home()), 0), s.nbytes, s.dtype, s.shape)
-                    for s in used)
+    buffers = tuple(
+        rt.BufferSpec(s.kind, s.index, offsets.get(id(s.home()), 0), s.nbytes, s.dtype, s.shape) for s in used
+    )
     waits = _Barriers()
     waits.sequence(entries)
     built = _build(entries, numbers, waits.needed)
     inputs = tuple(rt.PlanInput(s.name, s.type.dtype, s.type.shape) for s in graph.inputs)
-    outputs = tuple(rt.PlanOutput(name, o.dtype, o.shape, -1 if d is None else d)
-                    for name, o, d in zip(graph.output_names, graph.outputs, graph.donations, strict=True))
-    plan = rt.Plan(graph.name, rt.find_sizes(inputs, tuple(n for n, _ in graph.sizes)), inputs, outputs, buffers, built,
-                   tuple(state.constants), placement.peak, {"defaults": dict(graph.sizes)}, placement.lets)
+    outputs = tuple(
+        rt.PlanOutput(name, o.dtype, o.shape, -1 if d is None else d)
+        for name, o, d in zip(graph.output_names, graph.outputs, graph.donations, strict=True)
+    )
+    plan = rt.Plan(
+        graph.name,
+        rt.find_sizes(inputs, tuple(n for n, _ in graph.sizes)),
+        inputs,
+        outputs,
+        buffers,
+        built,
+        tuple(state.constants),
+        placement.peak,
+        {"defaults": dict(graph.sizes)},
+        placement.lets,
+    )
     return Emitted(plan, state.kernels, tuple(state.sites), state.texts)
 
 
-def _build(entries: Sequence[_Entry], numbers: Mapping[int, int], waits: Mapping[int, bool]) -> tuple[rt.Entry, ...]:
+def _build(
+    entries: Sequence[_Entry], numbers: Mapping[int, int], waits: Mapping[int, bool]
+) -> tuple[rt.Entry, ...]:
     built = []
     for e in entries:
         uses = [rt.BufferUse(numbers[id(p.slot)], p.offset, p.strides) for p in (*e.reads, *e.writes)]
@@ -517,8 +575,9 @@ class _Barriers:
         if any(id(s) in self.written for s in (*reads, *writes)) or any(id(s) in self.read for s in writes):
             return True
         earlier = [*self.read.values(), *self.written.values()]
-        return (any(_may_share(s, other) for s in writes for other in earlier)
-                or any(_may_share(s, other) for s in reads for other in self.written.values()))
+        return any(_may_share(s, other) for s in writes for other in earlier) or any(
+            _may_share(s, other) for s in reads for other in self.written.values()
+        )
 
 
 def _may_share(a: Slot, b: Slot) -> bool:

@@ -114,7 +114,9 @@ def _greatest(dims: Sequence[Dim]) -> Dim:
 
 def _named(d: Dim, prefix: str, lets: list[tuple[str, Dim]]) -> Dim:
     """A name for an expression that would otherwise be repeated inside every later one."""
-    if isinstance(d, int) or (len(d.terms) <= 2 and not any(not isinstance(a, str) for m, _ in d.terms for a in m)):
+    if isinstance(d, int) or (
+        len(d.terms) <= 2 and not any(not isinstance(a, str) for m, _ in d.terms for a in m)
+    ):
         return d
     for name, known in lets:
         if known == d:

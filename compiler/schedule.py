@@ -57,8 +57,12 @@ def is_fallible(node: Node) -> bool:
     """True if running the node can stop the step."""
     if node.op.fallible:
         return True
-    return any(is_fallible(n) for s, v in zip(node.op.attrs, node.attrs, strict=True) if s.kind == "graph"
-               for n in v.nodes)
+    return any(
+        is_fallible(n)
+        for s, v in zip(node.op.attrs, node.attrs, strict=True)
+        if s.kind == "graph"
+        for n in v.nodes
+    )
 
 
 def schedule(graph: Graph, sizes: Mapping[str, int]) -> Schedule:
@@ -69,12 +73,15 @@ def schedule(graph: Graph, sizes: Mapping[str, int]) -> Schedule:
     """
     launches = [n for n in graph.nodes if is_launch(n)]
     before: dict[Node, dict[Node, None]] = {
-        n: dict.fromkeys(p for i in n.inputs if is_launch(p := producer(i))) for n in launches}
+        n: dict.fromkeys(p for i in n.inputs if is_launch(p := producer(i))) for n in launches
+    }
     in_place = _donations(graph, launches, before)
     return Schedule(tuple(_order(graph, launches, before, sizes)), in_place)
 
 
-def _donations(graph: Graph, launches: Sequence[Node], before: dict[Node, dict[Node, None]]) -> dict[int, int]:
+def _donations(
+    graph: Graph, launches: Sequence[Node], before: dict[Node, dict[Node, None]]
+) -> dict[int, int]:
     """Outputs that overwrite their input while the step runs; adds the edges that make it safe to `before`."""
     fallible = [n for n in launches if is_fallible(n)]
     taken: dict[Node, int] = {}
@@ -112,8 +119,12 @@ def _reaches(source: Node, targets: Mapping[Node, None], before: Mapping[Node, M
     return False
 
 
-def _order(graph: Graph, launches: Sequence[Node], before: Mapping[Node, Mapping[Node, None]],
-           sizes: Mapping[str, int]) -> list[Node]:
+def _order(
+    graph: Graph,
+    launches: Sequence[Node],
+    before: Mapping[Node, Mapping[Node, None]],
+    sizes: Mapping[str, int],
+) -> list[Node]:
     """List scheduling: of the launches that are ready, the one that leaves the fewest bytes alive; then graph order."""
     position = {n: i for i, n in enumerate(launches)}
     after: dict[Node, list[Node]] = {n: [] for n in launches}

@@ -8,11 +8,10 @@ import math
 import time
 
 import numpy as np
-from datasets import text
-from _progress import track
-
 import tracemill as tm
 import tracemill.nn.functional as F
+from _progress import track
+from datasets import text
 from tracemill import nn, optim
 
 parser = argparse.ArgumentParser(description=__doc__)
@@ -56,7 +55,9 @@ class CharLM(nn.Module):
         super().__init__()
         self.token = nn.Embedding(vocabulary, args.width)
         self.position = nn.Embedding(args.context, args.width)
-        self.blocks = nn.Sequential(*[Block(args.width, args.heads, args.context) for _ in range(args.layers)])
+        self.blocks = nn.Sequential(
+            *[Block(args.width, args.heads, args.context) for _ in range(args.layers)]
+        )
         self.norm = nn.LayerNorm(args.width)
         self.head = nn.Linear(args.width, vocabulary)
 
@@ -89,8 +90,8 @@ def step(x: tm.Tensor, y: tm.Tensor) -> tm.Tensor:
 start, recent = time.perf_counter(), []
 for i in track(range(args.steps), "training"):
     at = rng.integers(0, len(data) - args.context - 1, args.batch)
-    x = tm.from_numpy(np.stack([data[a:a + args.context] for a in at]))
-    y = tm.from_numpy(np.stack([data[a + 1:a + args.context + 1] for a in at]))
+    x = tm.from_numpy(np.stack([data[a : a + args.context] for a in at]))
+    y = tm.from_numpy(np.stack([data[a + 1 : a + args.context + 1] for a in at]))
     recent.append(step(x, y).item())
     if (i + 1) % 50 == 0:
         print(f"step {i + 1:5d}  mean loss of the last 50 {np.mean(recent[-50:]):.4f}")
@@ -100,7 +101,7 @@ model.eval()
 tokens = [number[corpus[0]]]
 with tm.no_grad():
     for _ in range(200):
-        window = tokens[-args.context:]
+        window = tokens[-args.context :]
         padded = tm.tensor([window + [0] * (args.context - len(window))])
         probabilities = F.softmax(model(padded)[0, len(window) - 1], dim=-1)
         tokens.append(int(tm.multinomial(probabilities, 1).item()))

@@ -6,16 +6,17 @@ Run: tracemill run examples/cnn.py [--data mnist.npz] [--epochs 1]
 import argparse
 import time
 
-from datasets import digits
-from _progress import track
-
 import tracemill as tm
 import tracemill.nn.functional as F
+from _progress import track
+from datasets import digits
 from tracemill import nn, optim
 from tracemill.utils.data import DataLoader, TensorDataset
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--data", help="an .npz with x_train, y_train, x_test, y_test (default: generated digits)")
+parser.add_argument(
+    "--data", help="an .npz with x_train, y_train, x_test, y_test (default: generated digits)"
+)
 parser.add_argument("--epochs", type=int, default=1)
 parser.add_argument("--batch", type=int, default=64)
 args = parser.parse_args()
@@ -42,7 +43,9 @@ class Net(nn.Module):
 
 tm.manual_seed(0)
 x_train, y_train, x_test, y_test = digits(args.data)
-loader = DataLoader(TensorDataset(tm.from_numpy(x_train), tm.from_numpy(y_train)), batch_size=args.batch, shuffle=True)
+loader = DataLoader(
+    TensorDataset(tm.from_numpy(x_train), tm.from_numpy(y_train)), batch_size=args.batch, shuffle=True
+)
 tests = DataLoader(TensorDataset(tm.from_numpy(x_test), tm.from_numpy(y_test)), batch_size=500)
 
 model = Net()
@@ -71,4 +74,6 @@ for epoch in range(args.epochs):
     for x, y in track(loader, f"epoch {epoch + 1}", total=len(loader)):
         total += step(x, y).item()
     seconds = time.perf_counter() - start
-    print(f"epoch {epoch + 1}  loss {total / len(loader):.4f}  test accuracy {accuracy():.2%}  {seconds:.1f} s")
+    print(
+        f"epoch {epoch + 1}  loss {total / len(loader):.4f}  test accuracy {accuracy():.2%}  {seconds:.1f} s"
+    )

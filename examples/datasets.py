@@ -32,8 +32,15 @@ def _images(raw: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 # Segments a to g of the digits 0 to 9.
 _LIT = ("abcdef", "bc", "abged", "abgcd", "fgbc", "afgcd", "afgedc", "abc", "abcdefg", "abcdfg")
-_BOX = {"a": (4, 6, 9, 19), "b": (5, 14, 17, 19), "c": (13, 23, 17, 19), "d": (21, 23, 9, 19),
-        "e": (13, 23, 9, 11), "f": (5, 14, 9, 11), "g": (13, 15, 9, 19)}
+_BOX = {
+    "a": (4, 6, 9, 19),
+    "b": (5, 14, 17, 19),
+    "c": (13, 23, 17, 19),
+    "d": (21, 23, 9, 19),
+    "e": (13, 23, 9, 11),
+    "f": (5, 14, 9, 11),
+    "g": (13, 15, 9, 19),
+}
 
 
 def _segments(rng: np.random.Generator, n: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -27,5 +27,7 @@ for epoch in range(1000):
 
 with tm.no_grad():
     prediction = model(tm.tensor([[0.5]]))
-print(f"weight {model.weight.item():.4f}  bias {model.bias.item():.4f}  f(0.5) = {prediction.numpy()[0, 0]:.4f}")
+print(
+    f"weight {model.weight.item():.4f}  bias {model.bias.item():.4f}  f(0.5) = {prediction.numpy()[0, 0]:.4f}"
+)
 print(f"{time.perf_counter() - start:.2f} s for 1000 epochs; `tracemill dump` shows the step as text")

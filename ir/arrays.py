@@ -15,8 +15,20 @@ from .dtypes import DType, dtype, from_numpy
 from .errors import CheckpointError
 
 Array = np.ndarray[Any, Any]
-_NAMES = {"F64": "f64", "F32": "f32", "F16": "f16", "BF16": "bf16", "I64": "i64", "I32": "i32", "I16": "i16", "I8": "i8",
-          "U8": "u8", "U32": "u32", "U64": "u64", "BOOL": "bool"}
+_NAMES = {
+    "F64": "f64",
+    "F32": "f32",
+    "F16": "f16",
+    "BF16": "bf16",
+    "I64": "i64",
+    "I32": "i32",
+    "I16": "i16",
+    "I8": "i8",
+    "U8": "u8",
+    "U32": "u32",
+    "U64": "u64",
+    "BOOL": "bool",
+}
 _TAGS = {name: tag for tag, name in _NAMES.items()}
 
 
@@ -28,9 +40,11 @@ def read_arrays(file: str | Path) -> dict[str, Array]:
     """
     from safetensors import SafetensorError, deserialize
 
+    parse: Any = deserialize
+
     try:
         data = Path(file).read_bytes()
-        found = deserialize(data)
+        found = parse(data)
     except OSError as error:
         raise CheckpointError(f"cannot read {file}: {error.strerror}") from None
     except SafetensorError as error:
@@ -49,12 +63,20 @@ def _element(file: str | Path, name: str, tag: str) -> DType:
     return dtype(_NAMES[tag])
 
 
-def write_arrays(file: str | Path, arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> None:
+def write_arrays(
+    file: str | Path, arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None
+) -> None:
     """Write a safetensors file: complete, or not at all (temporary file, fsync, rename)."""
     from safetensors import serialize
 
-    entries = {name: {"dtype": from_numpy(a.dtype).long_name, "shape": list(a.shape), "data": np.ascontiguousarray(a).tobytes()}
-               for name, a in arrays.items()}
+    entries: Any = {
+        name: {
+            "dtype": from_numpy(a.dtype).long_name,
+            "shape": list(a.shape),
+            "data": np.ascontiguousarray(a).tobytes(),
+        }
+        for name, a in arrays.items()
+    }
     data = serialize(entries, metadata=dict(metadata) if metadata else None)
     target = Path(file)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")

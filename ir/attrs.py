@@ -57,8 +57,12 @@ class Constant:
         return TensorType(self.dtype, tuple(int(d) for d in self.array.shape))
 
     def __eq__(self, other: object) -> bool:
-        return (isinstance(other, Constant) and self.dtype is other.dtype
-                and self.array.shape == other.array.shape and self._bytes == other._bytes)
+        return (
+            isinstance(other, Constant)
+            and self.dtype is other.dtype
+            and self.array.shape == other.array.shape
+            and self._bytes == other._bytes
+        )
 
     def __hash__(self) -> int:
         return self._hash
@@ -87,10 +91,18 @@ class Attr:
         """`value` in the canonical form of this kind. Raises AttributeValueError."""
         try:
             canonical = _COERCE[self.kind](value)
-        except (TypeError, ValueError, KeyError) as error:  # KeyError: an array of a dtype without a name here
-            raise AttributeValueError(f"attribute {self.name} must be of kind {self.kind}, got {value!r}") from error
+        except (
+            TypeError,
+            ValueError,
+            KeyError,
+        ) as error:  # KeyError: an array of a dtype without a name here
+            raise AttributeValueError(
+                f"attribute {self.name} must be of kind {self.kind}, got {value!r}"
+            ) from error
         if self.choices and canonical not in self.choices:
-            raise AttributeValueError(f"attribute {self.name} must be one of {', '.join(self.choices)}, got {value!r}")
+            raise AttributeValueError(
+                f"attribute {self.name} must be one of {', '.join(self.choices)}, got {value!r}"
+            )
         return canonical
 
 

@@ -109,7 +109,9 @@ def _hunks(rows: list[tuple[str, str]], context: int) -> list[str]:
 
 def _outputs(a: Graph, b: Graph) -> list[str]:
     def describe(g: Graph) -> list[str]:
-        return [f"{name}: {node.type}" + ("" if d is None else f" -> %{g.inputs[d].name}")
-                for name, node, d in zip(g.output_names, g.outputs, g.donations, strict=True)]
+        return [
+            f"{name}: {node.type}" + ("" if d is None else f" -> %{g.inputs[d].name}")
+            for name, node, d in zip(g.output_names, g.outputs, g.donations, strict=True)
+        ]
 
     return _sequence("output", describe(a), describe(b))

@@ -33,8 +33,12 @@ class Compound:
         self._hash = hash((op, left, right))
 
     def __eq__(self, other: object) -> bool:
-        return (isinstance(other, Compound) and self.op == other.op
-                and self.left == other.left and self.right == other.right)
+        return (
+            isinstance(other, Compound)
+            and self.op == other.op
+            and self.left == other.left
+            and self.right == other.right
+        )
 
     def __hash__(self) -> int:
         return self._hash
@@ -131,11 +135,16 @@ class SymDim:
             sign = "-" if coeff < 0 else "+" if parts else ""
             parts.append(sign + text)
         text = "".join(parts)
-        single = len(self.terms) == 1 and text.startswith("(") and self.terms[0][1] == 1 and len(self.terms[0][0]) == 1
+        single = (
+            len(self.terms) == 1
+            and text.startswith("(")
+            and self.terms[0][1] == 1
+            and len(self.terms[0][0]) == 1
+        )
         return text[1:-1] if single else text
 
 
-Dim = Union[int, SymDim]
+Dim = Union[int, SymDim]  # noqa: UP007  (the class is not defined when annotations above name it)
 
 
 def sym(name: str) -> SymDim:
@@ -194,7 +203,9 @@ def floordiv(left: Dim, right: Dim) -> Dim:
         return whole + _compound("//", rest, right)
     elif len(right.terms) == 1:
         mono, coeff = right.terms[0]
-        quotient = {_without(m, mono): c // coeff for m, c in _terms(left) if c % coeff == 0 and _holds(m, mono)}
+        quotient = {
+            _without(m, mono): c // coeff for m, c in _terms(left) if c % coeff == 0 and _holds(m, mono)
+        }
         if len(quotient) == len(_terms(left)):
             return _build(quotient)
     return _compound("//", left, right)

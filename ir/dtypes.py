@@ -36,7 +36,8 @@ class DType:
         if self.name == "bf16":
             import ml_dtypes
 
-            return np.dtype(ml_dtypes.bfloat16)
+            narrow: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+            return narrow
         return np.dtype(self.long_name)
 
     @property

@@ -1,4 +1,4 @@
-"""The one error hierarchy. Every error a user can cause is a `TracemillError` that says where, what and how to go on."""
+"""The one error hierarchy. Errors a user can cause are `TracemillError`s: where, what, how to go on."""
 
 from __future__ import annotations
 

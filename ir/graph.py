@@ -94,8 +94,13 @@ class Graph:
         return {n: tuple(u) for n, u in found.items()}
 
     def __eq__(self, other: object) -> bool:
-        return (isinstance(other, Graph) and self.name == other.name and self.output_names == other.output_names
-                and [i.name for i in self.inputs] == [i.name for i in other.inputs] and self.digest == other.digest)
+        return (
+            isinstance(other, Graph)
+            and self.name == other.name
+            and self.output_names == other.output_names
+            and [i.name for i in self.inputs] == [i.name for i in other.inputs]
+            and self.digest == other.digest
+        )
 
     def __hash__(self) -> int:
         return hash(self.digest)
@@ -129,8 +134,9 @@ def input_node(index: int, type: TensorType) -> Node:
     return Node.make("input", (), {"index": index, "type": type})
 
 
-def bind_sizes(specs: Sequence[InputSpec], shapes: Sequence[Sequence[int]],
-               free: Sequence[tuple[str, int]] = ()) -> dict[str, int]:
+def bind_sizes(
+    specs: Sequence[InputSpec], shapes: Sequence[Sequence[int]], free: Sequence[tuple[str, int]] = ()
+) -> dict[str, int]:
     """Named sizes that make the specs' dims equal the given shapes.
 
     A name is bound by the first dim that is the bare name (or `k*name`); everything else is checked by the caller.
@@ -139,7 +145,7 @@ def bind_sizes(specs: Sequence[InputSpec], shapes: Sequence[Sequence[int]],
     for spec, shape in zip(specs, shapes, strict=True):
         for d, extent in zip(spec.type.shape, shape, strict=True):
             if not isinstance(d, int) and len(d.terms) == 1:
-                (mono, coeff), = d.terms
+                ((mono, coeff),) = d.terms
                 if len(mono) == 1 and isinstance(mono[0], str) and mono[0] not in bound:
                     bound[mono[0]] = int(extent) // coeff
     return bound

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .dims import Dim, evaluate as evaluate_dim
+from .dims import Dim
+from .dims import evaluate as evaluate_dim
 from .dtypes import DType
 from .errors import DTypeError, ShapeError, TracemillError, VerifyError
 from .graph import Graph, bind_sizes
@@ -37,8 +38,10 @@ def evaluate(graph: Graph, inputs: Sequence[Any], sizes: Mapping[str, int] | Non
     return [values[o] for o in graph.outputs]
 
 
-def trace(graph: Graph, inputs: Sequence[Any], sizes: Mapping[str, int] | None = None) -> Iterator[tuple[Node, Any]]:
-    """Every node with its value (a tuple for several results), in graph order: for finding where a number goes wrong."""
+def trace(
+    graph: Graph, inputs: Sequence[Any], sizes: Mapping[str, int] | None = None
+) -> Iterator[tuple[Node, Any]]:
+    """Every node with its value (a tuple for several results), in graph order: to find where a number goes wrong."""
     arrays = [_fill(graph, i, x) for i, x in enumerate(inputs)]
     if len(arrays) != len(graph.inputs):
         raise ShapeError(f"graph {graph.name} takes {len(graph.inputs)} inputs, got {len(arrays)}")
@@ -101,8 +104,10 @@ def _apply(node: Node, args: list[Any], sizes: Mapping[str, int]) -> Any:
     if body is not None:
         return body(node, args, sizes)
     if node.op.reference is None:
-        raise VerifyError(f"{node.op.name} has no value of its own",
-                          hint="run the passes up to phase `optimizer` first (tracemill opt --passes autodiff,optimizer)")
+        raise VerifyError(
+            f"{node.op.name} has no value of its own",
+            hint="run the passes up to phase `optimizer` first (tracemill opt --passes autodiff,optimizer)",
+        )
     attrs = _evaluate_attrs(node, sizes)
     types = tuple(t.with_shape(_shape(t, sizes)) for t in node.result_types)
     if node.op.kind in _ARITHMETIC and node.op.name not in ("cast", "bitcast"):
@@ -162,13 +167,13 @@ def _fused(node: Node, args: list[Any], sizes: Mapping[str, int]) -> Any:
 
 def _scan(node: Node, args: list[Any], sizes: Mapping[str, int]) -> Any:
     a = node.attrs
-    carry, xs, consts = args[:a.n_carry], args[a.n_carry:a.n_carry + a.n_xs], args[a.n_carry + a.n_xs:]
+    carry, xs, consts = args[: a.n_carry], args[a.n_carry : a.n_carry + a.n_xs], args[a.n_carry + a.n_xs :]
     length = _dim(a.length, sizes)
-    stacks = [np.zeros(_shape(t, sizes), t.dtype.numpy) for t in node.result_types[a.n_carry:]]
+    stacks = [np.zeros(_shape(t, sizes), t.dtype.numpy) for t in node.result_types[a.n_carry :]]
     for i in reversed(range(length)) if a.reverse else range(length):
         out = _call(a.body, [*carry, *(x[i] for x in xs), *consts], sizes)
-        carry = out[:a.n_carry]
-        for stack, y in zip(stacks, out[a.n_carry:], strict=True):
+        carry = out[: a.n_carry]
+        for stack, y in zip(stacks, out[a.n_carry :], strict=True):
             stack[i] = y
     return (*carry, *stacks)
 
@@ -179,7 +184,7 @@ def _cond(node: Node, args: list[Any], sizes: Mapping[str, int]) -> Any:
 
 def _while(node: Node, args: list[Any], sizes: Mapping[str, int]) -> Any:
     a = node.attrs
-    carry, consts = args[:a.n_carry], args[a.n_carry:]
+    carry, consts = args[: a.n_carry], args[a.n_carry :]
     while _call(a.cond, [*carry, *consts], sizes)[0]:
         carry = _call(a.body, [*carry, *consts], sizes)
     return tuple(carry)

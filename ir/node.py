@@ -6,7 +6,7 @@ import hashlib
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from .attrs import encode
 from .errors import InternalError, Location, ShapeError, TracemillError
@@ -45,11 +45,16 @@ class Node:
     place: Place
     _digest: bytes | None
 
-    _interned: weakref.WeakValueDictionary[Any, Node] = weakref.WeakValueDictionary()
+    _interned: ClassVar[weakref.WeakValueDictionary[Any, Node]] = weakref.WeakValueDictionary()
 
     @classmethod
-    def make(cls, op: OpDef | str, inputs: Iterable[Node], attrs: Mapping[str, Any] | tuple[Any, ...] = (),
-             place: Place = NOWHERE) -> Node:
+    def make(
+        cls,
+        op: OpDef | str,
+        inputs: Iterable[Node],
+        attrs: Mapping[str, Any] | tuple[Any, ...] = (),
+        place: Place = NOWHERE,
+    ) -> Node:
         """The node of this structure and place, its type inferred.
 
         Args:
@@ -62,7 +67,7 @@ class Node:
             op = lookup(op)
         inputs = tuple(inputs)
         if isinstance(attrs, Mapping) or not attrs:
-            attrs = op.bind(attrs or {})
+            attrs = op.bind(attrs if isinstance(attrs, Mapping) else {})
         elif type(attrs) is not op.make_attrs:
             attrs = op.make_attrs(*attrs)
         key = (op, inputs, attrs, place)
@@ -78,7 +83,14 @@ class Node:
                 error.location = place.location
             raise
         node = cls.__new__(cls)
-        node.op, node.inputs, node.attrs, node.type, node.place, node._digest = op, inputs, attrs, inferred, place, None
+        node.op, node.inputs, node.attrs, node.type, node.place, node._digest = (
+            op,
+            inputs,
+            attrs,
+            inferred,
+            place,
+            None,
+        )
         cls._interned[key] = node
         return node
 

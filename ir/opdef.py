@@ -106,7 +106,8 @@ class OpDef:
         for name in values:
             if name not in known:
                 raise AttributeValueError(
-                    f"{self.name} has no attribute {name}; it has {', '.join(a.name for a in self.attrs)}")
+                    f"{self.name} has no attribute {name}; it has {', '.join(a.name for a in self.attrs)}"
+                )
         bound = []
         for a in self.attrs:
             value = values.get(a.name, a.default)

@@ -60,60 +60,63 @@ class UpdateRule:
         return TensorType(f32, ()) if state in self.scalars else param
 
 
-UPDATE_RULES: dict[str, UpdateRule] = {rule.name: rule for rule in (
-    UpdateRule(
-        "sgd",
-        hypers=("lr", "momentum", "dampening", "weight_decay"),
-        states=(),
-        optional=(("momentum", "momentum_buffer"), ("dampening", "step")),
-        flags=("momentum", "dampening", "nesterov", "maximize", "wd"),
-        scalars=("step",),
-        doc="""g += weight_decay·p; buffer = momentum·buffer + (1 − dampening)·g; p −= lr·buffer,
+UPDATE_RULES: dict[str, UpdateRule] = {
+    rule.name: rule
+    for rule in (
+        UpdateRule(
+            "sgd",
+            hypers=("lr", "momentum", "dampening", "weight_decay"),
+            states=(),
+            optional=(("momentum", "momentum_buffer"), ("dampening", "step")),
+            flags=("momentum", "dampening", "nesterov", "maximize", "wd"),
+            scalars=("step",),
+            doc="""g += weight_decay·p; buffer = momentum·buffer + (1 − dampening)·g; p −= lr·buffer,
         with `nesterov` lr·(g + momentum·buffer). The buffer starts at zero, so its first value is g, as
         PyTorch defines it; only where dampening is not zero (flag `dampening`) the first step has to be told
         apart, by `step`.""",
-    ),
-    UpdateRule(
-        "adam",
-        hypers=("lr", "beta1", "beta2", "eps", "weight_decay"),
-        states=("step", "exp_avg", "exp_avg_sq"),
-        optional=(("amsgrad", "max_exp_avg_sq"),),
-        flags=("amsgrad", "maximize", "wd"),
-        scalars=("step",),
-        doc="""g += weight_decay·p; m = beta1·m + (1 − beta1)·g; v = beta2·v + (1 − beta2)·g²;
+        ),
+        UpdateRule(
+            "adam",
+            hypers=("lr", "beta1", "beta2", "eps", "weight_decay"),
+            states=("step", "exp_avg", "exp_avg_sq"),
+            optional=(("amsgrad", "max_exp_avg_sq"),),
+            flags=("amsgrad", "maximize", "wd"),
+            scalars=("step",),
+            doc="""g += weight_decay·p; m = beta1·m + (1 − beta1)·g; v = beta2·v + (1 − beta2)·g²;
         p −= lr/(1 − beta1^t) · m / (√v/√(1 − beta2^t) + eps). `amsgrad` divides by the greatest v so far.""",
-    ),
-    UpdateRule(
-        "adamw",
-        hypers=("lr", "beta1", "beta2", "eps", "weight_decay"),
-        states=("step", "exp_avg", "exp_avg_sq"),
-        optional=(("amsgrad", "max_exp_avg_sq"),),
-        flags=("amsgrad", "maximize", "wd"),
-        scalars=("step",),
-        doc="adam with decoupled decay: p *= 1 − lr·weight_decay first, and g stays as it is.",
-    ),
-    UpdateRule(
-        "rmsprop",
-        hypers=("lr", "alpha", "eps", "weight_decay", "momentum"),
-        states=("step", "square_avg"),
-        optional=(("momentum", "momentum_buffer"), ("centered", "grad_avg")),
-        flags=("momentum", "centered", "maximize", "wd"),
-        scalars=("step",),
-        doc="""g += weight_decay·p; v = alpha·v + (1 − alpha)·g²; d = g / (√v + eps), with
+        ),
+        UpdateRule(
+            "adamw",
+            hypers=("lr", "beta1", "beta2", "eps", "weight_decay"),
+            states=("step", "exp_avg", "exp_avg_sq"),
+            optional=(("amsgrad", "max_exp_avg_sq"),),
+            flags=("amsgrad", "maximize", "wd"),
+            scalars=("step",),
+            doc="adam with decoupled decay: p *= 1 − lr·weight_decay first, and g stays as it is.",
+        ),
+        UpdateRule(
+            "rmsprop",
+            hypers=("lr", "alpha", "eps", "weight_decay", "momentum"),
+            states=("step", "square_avg"),
+            optional=(("momentum", "momentum_buffer"), ("centered", "grad_avg")),
+            flags=("momentum", "centered", "maximize", "wd"),
+            scalars=("step",),
+            doc="""g += weight_decay·p; v = alpha·v + (1 − alpha)·g²; d = g / (√v + eps), with
         `centered` √(v − a²) where a = alpha·a + (1 − alpha)·g; p −= lr·d, with `momentum`
         buffer = momentum·buffer + d and p −= lr·buffer.""",
-    ),
-    UpdateRule(
-        "adagrad",
-        hypers=("lr", "lr_decay", "eps", "weight_decay"),
-        states=("step", "sum"),
-        optional=(),
-        flags=("maximize", "wd"),
-        scalars=("step",),
-        doc="""g += weight_decay·p; sum += g²; p −= lr/(1 + (t − 1)·lr_decay) · g / (√sum + eps). PyTorch's
+        ),
+        UpdateRule(
+            "adagrad",
+            hypers=("lr", "lr_decay", "eps", "weight_decay"),
+            states=("step", "sum"),
+            optional=(),
+            flags=("maximize", "wd"),
+            scalars=("step",),
+            doc="""g += weight_decay·p; sum += g²; p −= lr/(1 + (t − 1)·lr_decay) · g / (√sum + eps). PyTorch's
         initial_accumulator_value is the value `sum` starts at.""",
-    ),
-)}
+        ),
+    )
+}
 
 
 def format_flags(flags: Iterable[str]) -> str:

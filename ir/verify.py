@@ -14,7 +14,9 @@ from .types import TensorType
 def verify(graph: Graph) -> None:
     """Raises VerifyError, naming node and place, if `graph` breaks a rule of the IR."""
     _signature(graph)
-    bound = {name for s in graph.inputs for d in s.type.shape for name in names(d)} | {n for n, _ in graph.sizes}
+    bound = {name for s in graph.inputs for d in s.type.shape for name in names(d)} | {
+        n for n, _ in graph.sizes
+    }
     _nodes(graph, bound)
     _outputs(graph)
 
@@ -41,11 +43,15 @@ def _nodes(graph: Graph, bound: set[str]) -> None:
         except TracemillError as error:
             raise VerifyError(f"{node.op.name}: {error.message}", location=node.place.location) from None
         if again != node.type:
-            raise VerifyError(f"{node.op.name} is typed {node.type}, inference says {again}", location=node.place.location)
+            raise VerifyError(
+                f"{node.op.name} is typed {node.type}, inference says {again}", location=node.place.location
+            )
         for d in _dims(node):
             free = set(names(d)) - bound
             if free:
-                raise VerifyError(f"{node.op.name}: size {min(free)} is bound by no input", location=node.place.location)
+                raise VerifyError(
+                    f"{node.op.name}: size {min(free)} is bound by no input", location=node.place.location
+                )
         for schema, value in zip(node.op.attrs, node.attrs, strict=True):
             if schema.kind == "graph" and value is not None:
                 _signature(value)
@@ -58,7 +64,9 @@ def _input(graph: Graph, node: Node) -> None:
     if index >= len(graph.inputs):
         raise VerifyError(f"input number {index} of a graph with {len(graph.inputs)} inputs")
     if node.type != graph.inputs[index].type:
-        raise VerifyError(f"input %{graph.inputs[index].name} is {graph.inputs[index].type}, a node reads it as {node.type}")
+        raise VerifyError(
+            f"input %{graph.inputs[index].name} is {graph.inputs[index].type}, a node reads it as {node.type}"
+        )
 
 
 def _dims(node: Node) -> Iterator[Dim]:
@@ -91,5 +99,7 @@ def _outputs(graph: Graph) -> None:
             raise VerifyError(f"input %{graph.inputs[index].name} is replaced by two outputs")
         donated.add(index)
         if graph.inputs[index].type != node.type:
-            raise VerifyError(f"output {name} is {node.type}, it cannot replace %{graph.inputs[index].name} of type "
-                              f"{graph.inputs[index].type}")
+            raise VerifyError(
+                f"output {name} is {node.type}, it cannot replace %{graph.inputs[index].name} of type "
+                f"{graph.inputs[index].type}"
+            )

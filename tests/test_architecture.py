@@ -40,7 +40,7 @@ def _imports(path: Path, top_level: bool = False) -> Iterator[tuple[str, int]]:
             if node.level == 0:
                 yield node.module or "", node.lineno
                 continue
-            base = package[:len(package) - node.level + 1]
+            base = package[: len(package) - node.level + 1]
             inside = [*base, *(node.module or "").split(".")] if node.module else base
             for a in node.names:
                 target = ROOT.joinpath(*inside, a.name)
@@ -59,15 +59,23 @@ def test_dependencies_run_one_way(folder: str) -> None:
                 continue
             if parts[0] not in MAY_IMPORT[folder]:
                 wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name}")
-            if folder == "frontends" and parts[0] in ("compiler", "runtime") and ".".join(parts[:2]) not in FRONT_DOORS:
+            if (
+                folder == "frontends"
+                and parts[0] in ("compiler", "runtime")
+                and ".".join(parts[:2]) not in FRONT_DOORS
+            ):
                 wrong.append(f"{path.relative_to(ROOT)}:{line} goes past the front door: {name}")
     assert not wrong, "\n".join(wrong)
 
 
 def test_no_bare_imports() -> None:
-    wrong = [f"{path.relative_to(ROOT)}:{line} imports {name}"
-             for folder in (*FOLDERS, "tests", "examples", "benchmarks") for path in _files(folder)
-             for name, line in _imports(path) if name.split(".")[0] in FOLDERS]
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for folder in (*FOLDERS, "tests", "examples", "benchmarks")
+        for path in _files(folder)
+        for name, line in _imports(path)
+        if name.split(".")[0] in FOLDERS
+    ]
     assert not wrong, "\n".join(wrong)
 
 
@@ -85,8 +93,12 @@ def test_every_package_is_listed() -> None:
 
 
 def test_files_stay_readable() -> None:
-    long = {str(p.relative_to(ROOT)): n for folder in FOLDERS for p in _files(folder)
-            if (n := len(p.read_text(encoding="utf-8").splitlines())) > 650}
+    long = {
+        str(p.relative_to(ROOT)): n
+        for folder in FOLDERS
+        for p in _files(folder)
+        if (n := len(p.read_text(encoding="utf-8").splitlines())) > 650
+    }
     assert not long, f"split these along their real seams: {long}"
 
 

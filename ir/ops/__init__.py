@@ -11,8 +11,21 @@ from . import (
     random,
     reduction,
     symbolic,
+    transcendental,
     window,
 )
 
-__all__ = ["contraction", "control", "core", "elementwise", "indexing", "movement", "ordering", "random", "reduction",
-           "symbolic", "window"]
+__all__ = [
+    "contraction",
+    "control",
+    "core",
+    "elementwise",
+    "indexing",
+    "movement",
+    "ordering",
+    "random",
+    "reduction",
+    "symbolic",
+    "transcendental",
+    "window",
+]

@@ -19,16 +19,20 @@ Array = np.ndarray[Any, Any]
 def tensor(op: str, t: Type) -> TensorType:
     """`t` as a tensor type. Raises DTypeError for a tuple."""
     if not isinstance(t, TensorType):
-        raise DTypeError(f"{op} needs a tensor, got the {len(t.items)} results of another operator",
-                         hint="project one of them with `result`")
+        raise DTypeError(
+            f"{op} needs a tensor, got the {len(t.items)} results of another operator",
+            hint="project one of them with `result`",
+        )
     return t
 
 
 def require(op: str, t: TensorType, *, kinds: Sequence[str]) -> None:
     """Raises DTypeError unless t's dtype is of one of the kinds."""
     if t.dtype.kind not in kinds:
-        raise DTypeError(f"{op} is not defined for {t.dtype.long_name} (operand of type {t})",
-                         hint=f"cast to a dtype of kind {' or '.join(kinds)} first")
+        raise DTypeError(
+            f"{op} is not defined for {t.dtype.long_name} (operand of type {t})",
+            hint=f"cast to a dtype of kind {' or '.join(kinds)} first",
+        )
 
 
 def same_dtype(op: str, *types: TensorType) -> DType:
@@ -36,8 +40,9 @@ def same_dtype(op: str, *types: TensorType) -> DType:
     first = types[0].dtype
     for t in types[1:]:
         if t.dtype is not first:
-            raise DTypeError(f"{op} needs operands of one dtype, got {', '.join(map(str, types))}",
-                             hint="cast one of them")
+            raise DTypeError(
+                f"{op} needs operands of one dtype, got {', '.join(map(str, types))}", hint="cast one of them"
+            )
     return first
 
 

@@ -52,7 +52,9 @@ def out_extents(op: str, attrs: Any, spatial: Sequence[Dim], window: Sequence[Di
         if isinstance(room, int) and room < 0:
             raise ShapeError(
                 f"{op}: window {show(window)} with dilation {attrs.dilation} does not fit into the input "
-                f"{show(spatial)} padded by {attrs.pads}", hint="pad more, or use a smaller window")
+                f"{show(spatial)} padded by {attrs.pads}",
+                hint="pad more, or use a smaller window",
+            )
         out.append(floordiv(room, stride) + 1)
     return tuple(out)
 
@@ -70,7 +72,7 @@ def padded_zeros(lead: Sequence[int], spatial: Sequence[int], pads: Any, dtype: 
 
 def cropped(x: Array, pads: Any) -> Array:
     """The inverse of `padded`."""
-    spatial = x.shape[x.ndim - len(pads):]
+    spatial = x.shape[x.ndim - len(pads) :]
     cut = [slice(low, d - high) for d, (low, high) in zip(spatial, pads, strict=True)]
     out: Array = x[(..., *cut)]  # type: ignore[arg-type]
     return out
@@ -79,6 +81,8 @@ def cropped(x: Array, pads: Any) -> Array:
 def taps(attrs: Any, window: Sequence[int], out: Sequence[int]) -> Iterator[tuple[tuple[int, ...], Any]]:
     """Every tap in row-major order with the index of what it reads, over all outputs, of the padded input."""
     for tap in np.ndindex(*window):
-        cut = tuple(slice(t * dilation, t * dilation + max((o - 1) * stride + 1, 0), stride)
-                    for t, o, stride, dilation in zip(tap, out, attrs.stride, attrs.dilation, strict=True))
+        cut = tuple(
+            slice(t * dilation, t * dilation + max((o - 1) * stride + 1, 0), stride)
+            for t, o, stride, dilation in zip(tap, out, attrs.stride, attrs.dilation, strict=True)
+        )
         yield tap, (..., *cut)

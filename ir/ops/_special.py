@@ -44,7 +44,10 @@ def _digamma(x: float) -> float:
         result -= 1.0 / x
         x += 1.0
     inv2 = 1.0 / (x * x)
-    series = inv2 * (1 / 12 - inv2 * (1 / 120 - inv2 * (1 / 252 - inv2 * (1 / 240 - inv2 * (1 / 132 - inv2 * 691 / 32760)))))
+    series = inv2 * (
+        1 / 12
+        - inv2 * (1 / 120 - inv2 * (1 / 252 - inv2 * (1 / 240 - inv2 * (1 / 132 - inv2 * 691 / 32760))))
+    )
     return result + math.log(x) - 0.5 / x - series
 
 

@@ -35,8 +35,10 @@ def free_axes(rank: int, *used: Sequence[int]) -> tuple[int, ...]:
 
 def _free(attrs: Any, rank_a: int, rank_b: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The axes of a and of b that a dot keeps and does not pair."""
-    return (free_axes(rank_a, attrs.contract_a, attrs.batch_a),
-            free_axes(rank_b, attrs.contract_b, attrs.batch_b))
+    return (
+        free_axes(rank_a, attrs.contract_a, attrs.batch_a),
+        free_axes(rank_b, attrs.contract_b, attrs.batch_b),
+    )
 
 
 def _infer_dot(attrs: Any, x: Type, y: Type) -> Type:
@@ -53,7 +55,9 @@ def _infer_dot(attrs: Any, x: Type, y: Type) -> Type:
             if a.shape[i] != b.shape[j]:
                 raise ShapeError(
                     f"dot: cannot {word} axis {i} of {a} (extent {a.shape[i]}) with axis {j} of {b} "
-                    f"(extent {b.shape[j]})", hint="the two extents must be equal; transpose one operand?")
+                    f"(extent {b.shape[j]})",
+                    hint="the two extents must be equal; transpose one operand?",
+                )
     free_a, free_b = _free(attrs, a.rank, b.rank)
     return a.with_shape(tuple(a.shape[i] for i in attrs.batch_a + free_a) + tuple(b.shape[j] for j in free_b))
 
@@ -61,8 +65,10 @@ def _infer_dot(attrs: Any, x: Type, y: Type) -> Type:
 def _dot(attrs: Any, t: TensorType, a: Array, b: Array) -> Array:
     free_a, free_b = _free(attrs, a.ndim, b.ndim)
     batch = [a.shape[i] for i in attrs.batch_a]
-    m, n, k = (int(np.prod([x.shape[i] for i in axes], dtype=np.int64))
-               for x, axes in ((a, free_a), (b, free_b), (a, attrs.contract_a)))
+    m, n, k = (
+        int(np.prod([x.shape[i] for i in axes], dtype=np.int64))
+        for x, axes in ((a, free_a), (b, free_b), (a, attrs.contract_a))
+    )
     left = a.transpose(attrs.batch_a + free_a + attrs.contract_a).reshape([*batch, m, k])
     right = b.transpose(attrs.batch_b + attrs.contract_b + free_b).reshape([*batch, k, n])
     with np.errstate(all="ignore"):
@@ -91,30 +97,55 @@ def _dot_vjp(b: Builder, node: Node, g: Node, x: Node, y: Node) -> list[Node | N
     return [_reorder(b, dx, [*at.batch_a, *free_x, *left]), _reorder(b, dy, [*at.batch_b, *right, *free_y])]
 
 
-def _dims(contract_a: tuple[int, ...], contract_b: tuple[int, ...], batch_a: tuple[int, ...] = (),
-          batch_b: tuple[int, ...] = ()) -> dict[str, Any]:
+def _dims(
+    contract_a: tuple[int, ...],
+    contract_b: tuple[int, ...],
+    batch_a: tuple[int, ...] = (),
+    batch_b: tuple[int, ...] = (),
+) -> dict[str, Any]:
     return {"contract_a": contract_a, "contract_b": contract_b, "batch_a": batch_a, "batch_b": batch_b}
 
 
-register(OpDef(
-    "dot", 2, _infer_dot, _dot, Kind.CONTRACTION,
-    (Attr("contract_a", "ints"), Attr("contract_b", "ints"), Attr("batch_a", "ints", ()),
-     Attr("batch_b", "ints", ())),
-    vjp=_dot_vjp, family="contraction", dtypes=DTYPES,
-    doc="Sum of products over the axis pairs `contract_a[i]`, `contract_b[i]`. Result axes: the batch pairs "
+register(
+    OpDef(
+        "dot",
+        2,
+        _infer_dot,
+        _dot,
+        Kind.CONTRACTION,
+        (
+            Attr("contract_a", "ints"),
+            Attr("contract_b", "ints"),
+            Attr("batch_a", "ints", ()),
+            Attr("batch_b", "ints", ()),
+        ),
+        vjp=_dot_vjp,
+        family="contraction",
+        dtypes=DTYPES,
+        doc="Sum of products over the axis pairs `contract_a[i]`, `contract_b[i]`. Result axes: the batch pairs "
         "in the order given, the other axes of a, the other axes of b. Products and sums run in float32 for "
         "f16 and bf16.",
-    samples=(two((3, 5), (5, 4), attrs=_dims((1,), (0,))), two((7, 17), (9, 17), attrs=_dims((1,), (1,))),
-             two((5,), (5,), attrs=_dims((0,), (0,))), two((3,), (4,), attrs=_dims((), ())),
-             two((2, 3, 5), (2, 5, 4), attrs=_dims((2,), (1,), (0,), (0,))),
-             two((3, 2, 4, 5), (5, 3, 6, 2), attrs=_dims((3,), (0,), (1, 0), (3, 1))),
-             two((2, 3, 4), (5, 4, 3), attrs=_dims((1, 2), (2, 1))),
-             two((4, 0), (0, 3), attrs=_dims((1,), (0,))), two((0, 2), (2, 3), attrs=_dims((1,), (0,)))),
-    bad=(two((3, 5), (4, 3), attrs=_dims((1,), (0,))), two((3, 5), (5, 3), attrs=_dims((1,), ())),
-         two((2, 3), (3, 2), attrs=_dims((2,), (0,))),
-         two((3, 3), (3, 3), attrs=_dims((0,), (0,), (0,), (1,))),
-         Sample((("f32", (3, 5)), ("f64", (5, 3))), _dims((1,), (0,))),
-         Sample((("bool", (3, 5)), ("bool", (5, 3))), _dims((1,), (0,))))))
+        samples=(
+            two((3, 5), (5, 4), attrs=_dims((1,), (0,))),
+            two((7, 17), (9, 17), attrs=_dims((1,), (1,))),
+            two((5,), (5,), attrs=_dims((0,), (0,))),
+            two((3,), (4,), attrs=_dims((), ())),
+            two((2, 3, 5), (2, 5, 4), attrs=_dims((2,), (1,), (0,), (0,))),
+            two((3, 2, 4, 5), (5, 3, 6, 2), attrs=_dims((3,), (0,), (1, 0), (3, 1))),
+            two((2, 3, 4), (5, 4, 3), attrs=_dims((1, 2), (2, 1))),
+            two((4, 0), (0, 3), attrs=_dims((1,), (0,))),
+            two((0, 2), (2, 3), attrs=_dims((1,), (0,))),
+        ),
+        bad=(
+            two((3, 5), (4, 3), attrs=_dims((1,), (0,))),
+            two((3, 5), (5, 3), attrs=_dims((1,), ())),
+            two((2, 3), (3, 2), attrs=_dims((2,), (0,))),
+            two((3, 3), (3, 3), attrs=_dims((0,), (0,), (0,), (1,))),
+            Sample((("f32", (3, 5)), ("f64", (5, 3))), _dims((1,), (0,))),
+            Sample((("bool", (3, 5)), ("bool", (5, 3))), _dims((1,), (0,))),
+        ),
+    )
+)
 
 
 # convolution
@@ -127,8 +158,10 @@ def _check_channels(op: str, attrs: Any, channels: Dim, outputs: Dim, per_group:
     if attrs.groups < 1:
         raise AttributeValueError(f"{op}: groups {attrs.groups} must be positive")
     if channels != per_group * attrs.groups:
-        raise ShapeError(f"{op}: a weight of {per_group} input channels per group and groups={attrs.groups} "
-                         f"expects {per_group * attrs.groups} input channels, got {channels}")
+        raise ShapeError(
+            f"{op}: a weight of {per_group} input channels per group and groups={attrs.groups} "
+            f"expects {per_group * attrs.groups} input channels, got {channels}"
+        )
     if isinstance(outputs, int) and outputs % attrs.groups:
         raise ShapeError(f"{op}: {outputs} output channels cannot be split into groups={attrs.groups}")
 
@@ -139,17 +172,21 @@ def _two_operands(op: str, attrs: Any, x: Type, y: Type) -> tuple[TensorType, Te
     require(op, a, kinds=NUMBERS)
     same_dtype(op, a, b)
     if a.rank != b.rank or a.rank < 3:
-        raise ShapeError(f"{op} needs two operands of one rank ≥ 3 (batch or outputs, channels, spatial "
-                         f"axes), got {a} and {b}",
-                         hint="add a batch axis with reshape" if a.rank == b.rank - 1 else None)
+        raise ShapeError(
+            f"{op} needs two operands of one rank ≥ 3 (batch or outputs, channels, spatial "
+            f"axes), got {a} and {b}",
+            hint="add a batch axis with reshape" if a.rank == b.rank - 1 else None,
+        )
     check_geometry(op, attrs, a.rank - 2)
     return a, b, a.rank - 2
 
 
 def _same_extents(op: str, found: Sequence[Dim], expected: Sequence[Dim]) -> None:
     if tuple(found) != tuple(expected):
-        raise ShapeError(f"{op}: the output gradient has spatial extents {show(found)}, the convolution "
-                         f"gives {show(expected)}")
+        raise ShapeError(
+            f"{op}: the output gradient has spatial extents {show(found)}, the convolution "
+            f"gives {show(expected)}"
+        )
 
 
 def _infer_conv(attrs: Any, x: Type, w: Type) -> Type:
@@ -165,8 +202,9 @@ def _infer_conv_input_grad(attrs: Any, dy: Type, w: Type) -> Type:
     if len(spatial) != n:
         raise AttributeValueError(f"{op}: spatial {show(spatial)} needs {n} extents")
     if a.shape[1] != b.shape[0]:
-        raise ShapeError(f"{op}: the gradient {a} has {a.shape[1]} channels, the weight {b} makes "
-                         f"{b.shape[0]}")
+        raise ShapeError(
+            f"{op}: the gradient {a} has {a.shape[1]} channels, the weight {b} makes {b.shape[0]}"
+        )
     channels = b.shape[1] * attrs.groups
     _check_channels(op, attrs, channels, b.shape[0], b.shape[1])
     _same_extents(op, a.shape[2:], out_extents(op, attrs, spatial, b.shape[2:]))
@@ -180,8 +218,9 @@ def _infer_conv_weight_grad(attrs: Any, x: Type, dy: Type) -> Type:
     if len(window) != n:
         raise AttributeValueError(f"{op}: window {show(window)} needs {n} extents")
     if a.shape[0] != b.shape[0]:
-        raise ShapeError(f"{op}: batch {a.shape[0]} of the input {a} is not batch {b.shape[0]} of the "
-                         f"gradient {b}")
+        raise ShapeError(
+            f"{op}: batch {a.shape[0]} of the input {a} is not batch {b.shape[0]} of the gradient {b}"
+        )
     if attrs.groups < 1:
         raise AttributeValueError(f"{op}: groups {attrs.groups} must be positive")
     per_group = a.shape[1] // attrs.groups
@@ -243,8 +282,10 @@ def _shared(node: Node) -> dict[str, Any]:
 
 def _conv_vjp(b: Builder, node: Node, g: Node, x: Node, w: Node) -> list[Node | None]:
     same = _shared(node)
-    return [b.conv_input_grad(g, w, **same, spatial=x.shape[2:]),
-            b.conv_weight_grad(x, g, **same, window=w.shape[2:])]
+    return [
+        b.conv_input_grad(g, w, **same, spatial=x.shape[2:]),
+        b.conv_weight_grad(x, g, **same, window=w.shape[2:]),
+    ]
 
 
 def _conv_input_grad_vjp(b: Builder, node: Node, g: Node, dy: Node, w: Node) -> list[Node | None]:
@@ -257,57 +298,109 @@ def _conv_weight_grad_vjp(b: Builder, node: Node, g: Node, x: Node, dy: Node) ->
     return [b.conv_input_grad(dy, g, **same, spatial=x.shape[2:]), b.conv(x, g, **same)]
 
 
-def _at(stride: tuple[int, ...], pads: tuple[tuple[int, int], ...], dilation: tuple[int, ...] | None = None,
-        groups: int = 1, **more: Any) -> dict[str, Any]:
-    return {"stride": stride, "pads": pads, "dilation": dilation or (1,) * len(stride), "groups": groups,
-            **more}
+def _at(
+    stride: tuple[int, ...],
+    pads: tuple[tuple[int, int], ...],
+    dilation: tuple[int, ...] | None = None,
+    groups: int = 1,
+    **more: Any,
+) -> dict[str, Any]:
+    return {
+        "stride": stride,
+        "pads": pads,
+        "dilation": dilation or (1,) * len(stride),
+        "groups": groups,
+        **more,
+    }
 
 
-register(OpDef(
-    "conv", 2, _infer_conv, _conv, Kind.CONTRACTION, _GEOMETRY, vjp=_conv_vjp, family="contraction",
-    dtypes=DTYPES,
-    doc="Cross-correlation of x[N, C, spatial…] with w[O, C/groups, window…] → [N, O, positions…], "
+register(
+    OpDef(
+        "conv",
+        2,
+        _infer_conv,
+        _conv,
+        Kind.CONTRACTION,
+        _GEOMETRY,
+        vjp=_conv_vjp,
+        family="contraction",
+        dtypes=DTYPES,
+        doc="Cross-correlation of x[N, C, spatial…] with w[O, C/groups, window…] → [N, O, positions…], "
         "zero-padded by `pads` (low, high per spatial axis). Output channel o sees the input channels of "
         "group o // (O/groups).",
-    samples=(two((2, 3, 6, 5), (4, 3, 3, 3), attrs=_at((1, 1), ((1, 1), (1, 1)))),
-             two((1, 4, 7, 9), (6, 2, 3, 2), attrs=_at((2, 3), ((0, 1), (2, 0)), (1, 2), 2)),
-             two((2, 3, 11), (3, 1, 4), attrs=_at((3,), ((2, 1),), (2,), 3)),
-             two((1, 2, 4, 5, 3), (2, 2, 2, 1, 3), attrs=_at((1, 2, 1), ((0, 0), (0, 0), (1, 1)))),
-             two((3, 2, 1, 1), (5, 2, 1, 1), attrs=_at((1, 1), ((0, 0), (0, 0)))),
-             two((0, 2, 4), (3, 2, 2), attrs=_at((1,), ((0, 0),)))),
-    bad=(two((2, 3, 6, 5), (4, 2, 3, 3), attrs=_at((1, 1), ((1, 1), (1, 1)))),
-         two((2, 3, 6, 5), (4, 3, 3), attrs=_at((1, 1), ((1, 1), (1, 1)))),
-         two((2, 3, 2), (4, 3, 5), attrs=_at((1,), ((1, 1),))),
-         two((2, 3, 9), (4, 3, 5), attrs=_at((0,), ((1, 1),))),
-         two((2, 3, 9), (4, 3, 5), attrs=_at((1,), ((-1, 1),))),
-         two((2, 4, 9), (5, 2, 3), attrs=_at((1,), ((0, 0),), groups=2)),
-         two((2, 4, 9), (4, 4, 3), attrs=_at((1, 1), ((0, 0),))),
-         Sample((("f32", (2, 3, 9)), ("f16", (4, 3, 5))), _at((1,), ((0, 0),))),
-         Sample((("bool", (2, 3, 9)), ("bool", (4, 3, 5))), _at((1,), ((0, 0),))))))
+        samples=(
+            two((2, 3, 6, 5), (4, 3, 3, 3), attrs=_at((1, 1), ((1, 1), (1, 1)))),
+            two((1, 4, 7, 9), (6, 2, 3, 2), attrs=_at((2, 3), ((0, 1), (2, 0)), (1, 2), 2)),
+            two((2, 3, 11), (3, 1, 4), attrs=_at((3,), ((2, 1),), (2,), 3)),
+            two((1, 2, 4, 5, 3), (2, 2, 2, 1, 3), attrs=_at((1, 2, 1), ((0, 0), (0, 0), (1, 1)))),
+            two((3, 2, 1, 1), (5, 2, 1, 1), attrs=_at((1, 1), ((0, 0), (0, 0)))),
+            two((0, 2, 4), (3, 2, 2), attrs=_at((1,), ((0, 0),))),
+        ),
+        bad=(
+            two((2, 3, 6, 5), (4, 2, 3, 3), attrs=_at((1, 1), ((1, 1), (1, 1)))),
+            two((2, 3, 6, 5), (4, 3, 3), attrs=_at((1, 1), ((1, 1), (1, 1)))),
+            two((2, 3, 2), (4, 3, 5), attrs=_at((1,), ((1, 1),))),
+            two((2, 3, 9), (4, 3, 5), attrs=_at((0,), ((1, 1),))),
+            two((2, 3, 9), (4, 3, 5), attrs=_at((1,), ((-1, 1),))),
+            two((2, 4, 9), (5, 2, 3), attrs=_at((1,), ((0, 0),), groups=2)),
+            two((2, 4, 9), (4, 4, 3), attrs=_at((1, 1), ((0, 0),))),
+            Sample((("f32", (2, 3, 9)), ("f16", (4, 3, 5))), _at((1,), ((0, 0),))),
+            Sample((("bool", (2, 3, 9)), ("bool", (4, 3, 5))), _at((1,), ((0, 0),))),
+        ),
+    )
+)
 
-register(OpDef(
-    "conv_input_grad", 2, _infer_conv_input_grad, _conv_input_grad, Kind.CONTRACTION,
-    (*_GEOMETRY, Attr("spatial", "dims")), vjp=_conv_input_grad_vjp, family="contraction", dtypes=DTYPES,
-    doc="Gradient of `conv` with respect to its input (also called transposed convolution): dy[N, O, "
+register(
+    OpDef(
+        "conv_input_grad",
+        2,
+        _infer_conv_input_grad,
+        _conv_input_grad,
+        Kind.CONTRACTION,
+        (*_GEOMETRY, Attr("spatial", "dims")),
+        vjp=_conv_input_grad_vjp,
+        family="contraction",
+        dtypes=DTYPES,
+        doc="Gradient of `conv` with respect to its input (also called transposed convolution): dy[N, O, "
         "positions…] and w[O, C/groups, window…] → [N, C, spatial…].",
-    samples=(two((2, 4, 6, 5), (4, 3, 3, 3), attrs=_at((1, 1), ((1, 1), (1, 1)), spatial=(6, 5))),
-             two((1, 6, 3, 4), (6, 2, 3, 2), attrs=_at((2, 3), ((0, 1), (2, 0)), (1, 2), 2, spatial=(7, 10))),
-             two((2, 3, 3), (3, 1, 4), attrs=_at((3,), ((2, 1),), (2,), 3, spatial=(11,))),
-             two((2, 3, 2), (3, 2, 2), attrs=_at((3,), ((0, 0),), spatial=(7,)))),
-    bad=(two((2, 4, 6), (4, 3, 3), attrs=_at((1,), ((0, 0),), spatial=(6,))),
-         two((2, 5, 6), (4, 3, 3), attrs=_at((1,), ((1, 1),), spatial=(6,))),
-         two((2, 4, 6), (4, 3, 3), attrs=_at((1,), ((1, 1),), spatial=(6, 6))))))
+        samples=(
+            two((2, 4, 6, 5), (4, 3, 3, 3), attrs=_at((1, 1), ((1, 1), (1, 1)), spatial=(6, 5))),
+            two((1, 6, 3, 4), (6, 2, 3, 2), attrs=_at((2, 3), ((0, 1), (2, 0)), (1, 2), 2, spatial=(7, 10))),
+            two((2, 3, 3), (3, 1, 4), attrs=_at((3,), ((2, 1),), (2,), 3, spatial=(11,))),
+            two((2, 3, 2), (3, 2, 2), attrs=_at((3,), ((0, 0),), spatial=(7,))),
+        ),
+        bad=(
+            two((2, 4, 6), (4, 3, 3), attrs=_at((1,), ((0, 0),), spatial=(6,))),
+            two((2, 5, 6), (4, 3, 3), attrs=_at((1,), ((1, 1),), spatial=(6,))),
+            two((2, 4, 6), (4, 3, 3), attrs=_at((1,), ((1, 1),), spatial=(6, 6))),
+        ),
+    )
+)
 
-register(OpDef(
-    "conv_weight_grad", 2, _infer_conv_weight_grad, _conv_weight_grad, Kind.CONTRACTION,
-    (*_GEOMETRY, Attr("window", "dims")), vjp=_conv_weight_grad_vjp, family="contraction", dtypes=DTYPES,
-    doc="Gradient of `conv` with respect to its weight: x[N, C, spatial…] and dy[N, O, positions…] → "
+register(
+    OpDef(
+        "conv_weight_grad",
+        2,
+        _infer_conv_weight_grad,
+        _conv_weight_grad,
+        Kind.CONTRACTION,
+        (*_GEOMETRY, Attr("window", "dims")),
+        vjp=_conv_weight_grad_vjp,
+        family="contraction",
+        dtypes=DTYPES,
+        doc="Gradient of `conv` with respect to its weight: x[N, C, spatial…] and dy[N, O, positions…] → "
         "[O, C/groups, window…].",
-    samples=(two((2, 3, 6, 5), (2, 4, 6, 5), attrs=_at((1, 1), ((1, 1), (1, 1)), window=(3, 3))),
-             two((1, 4, 7, 10), (1, 6, 3, 4), attrs=_at((2, 3), ((0, 1), (2, 0)), (1, 2), 2, window=(3, 2))),
-             two((2, 3, 11), (2, 3, 3), attrs=_at((3,), ((2, 1),), (2,), 3, window=(4,))),
-             two((0, 2, 4), (0, 3, 3), attrs=_at((1,), ((0, 0),), window=(2,)))),
-    bad=(two((2, 3, 6), (3, 4, 6), attrs=_at((1,), ((1, 1),), window=(3,))),
-         two((2, 3, 6), (2, 4, 6), attrs=_at((1,), ((0, 0),), window=(3,))),
-         two((2, 3, 6), (2, 4, 6), attrs=_at((1,), ((1, 1),), groups=2, window=(3,))),
-         two((2, 3, 6), (2, 4, 6), attrs=_at((1,), ((1, 1),), window=(0,))))))
+        samples=(
+            two((2, 3, 6, 5), (2, 4, 6, 5), attrs=_at((1, 1), ((1, 1), (1, 1)), window=(3, 3))),
+            two((1, 4, 7, 10), (1, 6, 3, 4), attrs=_at((2, 3), ((0, 1), (2, 0)), (1, 2), 2, window=(3, 2))),
+            two((2, 3, 11), (2, 3, 3), attrs=_at((3,), ((2, 1),), (2,), 3, window=(4,))),
+            two((0, 2, 4), (0, 3, 3), attrs=_at((1,), ((0, 0),), window=(2,))),
+        ),
+        bad=(
+            two((2, 3, 6), (3, 4, 6), attrs=_at((1,), ((1, 1),), window=(3,))),
+            two((2, 3, 6), (2, 4, 6), attrs=_at((1,), ((0, 0),), window=(3,))),
+            two((2, 3, 6), (2, 4, 6), attrs=_at((1,), ((1, 1),), groups=2, window=(3,))),
+            two((2, 3, 6), (2, 4, 6), attrs=_at((1,), ((1, 1),), window=(0,))),
+        ),
+    )
+)

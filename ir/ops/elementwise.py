@@ -9,7 +9,6 @@ A vjp returns full-shape cotangents also for rank-0 operands: autodiff sums thos
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +19,6 @@ from ..dtypes import DType, boolean
 from ..errors import AttributeValueError, DTypeError, ShapeError
 from ..opdef import Kind, OpDef, Sample, register
 from ..types import TensorType, Type
-from . import _special
 from ._common import Array, one, quiet, require, same_dtype, show, tensor, two
 
 FLOAT = ("f32", "f64", "f16", "bf16")
@@ -35,8 +33,10 @@ def common_shape(op: str, *types: TensorType) -> tuple[Any, ...]:
     shapes = [t.shape for t in types if t.shape]
     for s in shapes[1:]:
         if s != shapes[0]:
-            raise ShapeError(f"{op}: shapes {' and '.join(show(x) for x in shapes)} do not match",
-                             hint="in the IR only scalars broadcast by themselves; insert `broadcast`")
+            raise ShapeError(
+                f"{op}: shapes {' and '.join(show(x) for x in shapes)} do not match",
+                hint="in the IR only scalars broadcast by themselves; insert `broadcast`",
+            )
     return shapes[0] if shapes else ()
 
 
@@ -51,54 +51,130 @@ def _infer(name: str, kinds: tuple[str, ...], result: DType | None) -> Callable[
     return infer
 
 
-_KINDS = {FLOAT: ("float",), SIGNED: ("float", "int"), NUMBER: ("float", "int", "uint"), INTEGER: ("int", "uint"),
-          ALL: ("float", "int", "uint", "bool"), (*INTEGER, "bool"): ("int", "uint", "bool")}
+_KINDS = {
+    FLOAT: ("float",),
+    SIGNED: ("float", "int"),
+    NUMBER: ("float", "int", "uint"),
+    INTEGER: ("int", "uint"),
+    ALL: ("float", "int", "uint", "bool"),
+    (*INTEGER, "bool"): ("int", "uint", "bool"),
+}
 
 
-def _register(name: str, arity: int, reference: Callable[..., Any], dtypes: tuple[str, ...], doc: str, *,
-              result: DType | None = None, vjp: Any = None, scalar: str | None = None, low: float = -2.0,
-              high: float = 2.0, exact: bool = False, grad: bool = True, ranges: Any = ()) -> None:
+def _register(
+    name: str,
+    arity: int,
+    reference: Callable[..., Any],
+    dtypes: tuple[str, ...],
+    doc: str,
+    *,
+    result: DType | None = None,
+    vjp: Any = None,
+    scalar: str | None = None,
+    low: float = -2.0,
+    high: float = 2.0,
+    exact: bool = False,
+    grad: bool = True,
+    ranges: Any = (),
+) -> None:
     shapes: tuple[tuple[tuple[int, ...], ...], ...] = (((3, 17),), ((),), ((0, 4),))
     if arity == 2:
         shapes = (((3, 17), (3, 17)), ((5,), ()), ((), (5,)), ((0, 2), (0, 2)))
-    samples = tuple(Sample(tuple(("*", s) for s in each), low=low, high=high, grad=grad and vjp is not None, ranges=ranges)
-                    for each in shapes)
+    samples = tuple(
+        Sample(
+            tuple(("*", s) for s in each), low=low, high=high, grad=grad and vjp is not None, ranges=ranges
+        )
+        for each in shapes
+    )
     wrong = "bool" if "bool" not in dtypes else None
     bad = [Sample((("f32", (3,)),) * (arity + 1))]
     if wrong:
         bad.append(Sample(((wrong, (3,)),) * arity))
     if arity == 2:
-        bad += [Sample((("f32" if "f32" in dtypes else "i32", (3,)), ("f32" if "f32" in dtypes else "i32", (4,)))),
-                Sample((("f32", (3,)), ("i32", (3,))))]
-    register(OpDef(name, arity, _infer(name, _KINDS[dtypes], result), lambda a, t, *xs: reference(*xs),
-                   Kind.ELEMENTWISE, vjp=vjp, scalar=scalar, doc=doc, dtypes=dtypes, samples=samples,
-                   bad=tuple(bad), exact=exact, family="elementwise"))
+        bad += [
+            Sample(
+                (("f32" if "f32" in dtypes else "i32", (3,)), ("f32" if "f32" in dtypes else "i32", (4,)))
+            ),
+            Sample((("f32", (3,)), ("i32", (3,)))),
+        ]
+    register(
+        OpDef(
+            name,
+            arity,
+            _infer(name, _KINDS[dtypes], result),
+            lambda a, t, *xs: reference(*xs),
+            Kind.ELEMENTWISE,
+            vjp=vjp,
+            scalar=scalar,
+            doc=doc,
+            dtypes=dtypes,
+            samples=samples,
+            bad=tuple(bad),
+            exact=exact,
+            family="elementwise",
+        )
+    )
 
 
-def _unary(name: str, reference: Callable[..., Any], doc: str, dtypes: tuple[str, ...] = FLOAT, **options: Any) -> None:
+def _unary(
+    name: str, reference: Callable[..., Any], doc: str, dtypes: tuple[str, ...] = FLOAT, **options: Any
+) -> None:
     _register(name, 1, quiet(reference), dtypes, doc, **options)
 
 
-def _binary(name: str, reference: Callable[..., Any], doc: str, dtypes: tuple[str, ...] = NUMBER, **options: Any) -> None:
+def _binary(
+    name: str, reference: Callable[..., Any], doc: str, dtypes: tuple[str, ...] = NUMBER, **options: Any
+) -> None:
     _register(name, 2, quiet(reference), dtypes, doc, **options)
 
 
-def _math(name: str, reference: Callable[..., Any], doc: str, vjp: Any, low: float = -2.0, high: float = 2.0) -> None:
+def math_function(
+    name: str, reference: Callable[..., Any], doc: str, vjp: Any, low: float = -2.0, high: float = 2.0
+) -> None:
+    """Register a transcendental function: a float operator that the math library computes."""
     _unary(name, reference, doc, scalar=f"tm_{name}({{0}})", vjp=vjp, low=low, high=high)
 
 
 # -- arithmetic ---------------------------------------------------------------------------------------------------
 
 _unary("neg", np.negative, "−x.", SIGNED, scalar="-{0}", exact=True, vjp=lambda b, n, g, x: [b.neg(g)])
-_unary("abs", np.abs, "|x|; its gradient at 0 is 0.", SIGNED, exact=True, low=0.1,
-       vjp=lambda b, n, g, x: [b.mul(g, b.sign(x))])
-_unary("sign", np.sign, "−1, 0 or 1; NaN stays NaN.", SIGNED, exact=True, vjp=lambda b, n, g, x: [b.mul(g, b.like(0, g))])
+_unary(
+    "abs",
+    np.abs,
+    "|x|; its gradient at 0 is 0.",
+    SIGNED,
+    exact=True,
+    low=0.1,
+    vjp=lambda b, n, g, x: [b.mul(g, b.sign(x))],
+)
+_unary(
+    "sign",
+    np.sign,
+    "−1, 0 or 1; NaN stays NaN.",
+    SIGNED,
+    exact=True,
+    vjp=lambda b, n, g, x: [b.mul(g, b.like(0, g))],
+)
 _binary("add", np.add, "x + y.", scalar="{0} + {1}", exact=True, vjp=lambda b, n, g, x, y: [g, g])
 _binary("sub", np.subtract, "x − y.", scalar="{0} - {1}", exact=True, vjp=lambda b, n, g, x, y: [g, b.neg(g)])
-_binary("mul", np.multiply, "x · y.", scalar="{0} * {1}", exact=True,
-        vjp=lambda b, n, g, x, y: [b.mul(g, y), b.mul(g, x)])
-_binary("div", np.divide, "x / y for floats.", FLOAT, scalar="{0} / {1}", exact=True, low=0.5,
-        vjp=lambda b, n, g, x, y: [b.div(g, y), b.neg(b.mul(g, b.div(n, y)))])
+_binary(
+    "mul",
+    np.multiply,
+    "x · y.",
+    scalar="{0} * {1}",
+    exact=True,
+    vjp=lambda b, n, g, x, y: [b.mul(g, y), b.mul(g, x)],
+)
+_binary(
+    "div",
+    np.divide,
+    "x / y for floats.",
+    FLOAT,
+    scalar="{0} / {1}",
+    exact=True,
+    low=0.5,
+    vjp=lambda b, n, g, x, y: [b.div(g, y), b.neg(b.mul(g, b.div(n, y)))],
+)
 
 
 def _floordiv(x: Array, y: Array) -> Array:
@@ -111,12 +187,36 @@ def _rem(x: Array, y: Array) -> Array:
     return np.remainder(x, y)
 
 
-_binary("floordiv", _floordiv, "⌊x / y⌋; integers round toward −∞ and give 0 for y = 0.", exact=True, low=1, high=9,
-        vjp=lambda b, n, g, x, y: [None, None], grad=False)
-_binary("rem", _rem, "x − y·⌊x / y⌋, with the sign of y (torch.remainder); integers give 0 for y = 0.", low=1, high=9,
-        exact=True, grad=False, vjp=lambda b, n, g, x, y: [g, b.neg(b.mul(g, b.floor(b.div(x, y))))])
-_binary("fmod", np.fmod, "x − y·trunc(x / y), with the sign of x.", low=1, high=9, exact=True, grad=False,
-        vjp=lambda b, n, g, x, y: [g, b.neg(b.mul(g, b.trunc(b.div(x, y))))])
+_binary(
+    "floordiv",
+    _floordiv,
+    "⌊x / y⌋; integers round toward −∞ and give 0 for y = 0.",
+    exact=True,
+    low=1,
+    high=9,
+    vjp=lambda b, n, g, x, y: [None, None],
+    grad=False,
+)
+_binary(
+    "rem",
+    _rem,
+    "x − y·⌊x / y⌋, with the sign of y (torch.remainder); integers give 0 for y = 0.",
+    low=1,
+    high=9,
+    exact=True,
+    grad=False,
+    vjp=lambda b, n, g, x, y: [g, b.neg(b.mul(g, b.floor(b.div(x, y))))],
+)
+_binary(
+    "fmod",
+    np.fmod,
+    "x − y·trunc(x / y), with the sign of x.",
+    low=1,
+    high=9,
+    exact=True,
+    grad=False,
+    vjp=lambda b, n, g, x, y: [g, b.neg(b.mul(g, b.trunc(b.div(x, y))))],
+)
 
 
 def _pow_vjp(b: Any, n: Any, g: Any, x: Any, y: Any) -> list[Any]:
@@ -125,8 +225,11 @@ def _pow_vjp(b: Any, n: Any, g: Any, x: Any, y: Any) -> list[Any]:
     dx = b.select(b.eq(_full(b, y, n), zero), b.mul(g, zero), b.mul(g, b.mul(y, b.pow(x, b.sub(y, one_)))))
     if y.op.name == "constant":
         return [dx, None]
-    safe = b.select(b.and_(b.eq(_full(b, x, n), zero), b.ge(_full(b, y, n), zero)), b.mul(g, zero),
-                    b.mul(g, b.mul(n, b.log(x))))
+    safe = b.select(
+        b.and_(b.eq(_full(b, x, n), zero), b.ge(_full(b, y, n), zero)),
+        b.mul(g, zero),
+        b.mul(g, b.mul(n, b.log(x))),
+    )
     return [dx, safe]
 
 
@@ -146,9 +249,18 @@ def _pow(x: Array, y: Array) -> Array:
 
 
 _binary("pow", _pow, "x to the power y.", NUMBER, scalar=None, vjp=_pow_vjp, low=0.5, high=3)
-_binary("atan2", np.arctan2, "Angle of the point (y, x), first operand y.", FLOAT, scalar="tm_atan2({0}, {1})", low=0.3,
-        vjp=lambda b, n, g, y, x: [b.mul(g, b.div(x, b.add(b.mul(x, x), b.mul(y, y)))),
-                                   b.neg(b.mul(g, b.div(y, b.add(b.mul(x, x), b.mul(y, y)))))])
+_binary(
+    "atan2",
+    np.arctan2,
+    "Angle of the point (y, x), first operand y.",
+    FLOAT,
+    scalar="tm_atan2({0}, {1})",
+    low=0.3,
+    vjp=lambda b, n, g, y, x: [
+        b.mul(g, b.div(x, b.add(b.mul(x, x), b.mul(y, y)))),
+        b.neg(b.mul(g, b.div(y, b.add(b.mul(x, x), b.mul(y, y))))),
+    ],
+)
 
 
 def _extreme_vjp(compare: str) -> Any:
@@ -162,19 +274,49 @@ def _extreme_vjp(compare: str) -> Any:
     return vjp
 
 
-_binary("maximum", np.maximum, "The greater; NaN wins. Equal operands share the gradient.", ALL, exact=True,
-        vjp=_extreme_vjp("gt"))
-_binary("minimum", np.minimum, "The lesser; NaN wins. Equal operands share the gradient.", ALL, exact=True,
-        vjp=_extreme_vjp("lt"))
+_binary(
+    "maximum",
+    np.maximum,
+    "The greater; NaN wins. Equal operands share the gradient.",
+    ALL,
+    exact=True,
+    vjp=_extreme_vjp("gt"),
+)
+_binary(
+    "minimum",
+    np.minimum,
+    "The lesser; NaN wins. Equal operands share the gradient.",
+    ALL,
+    exact=True,
+    vjp=_extreme_vjp("lt"),
+)
 
 # -- comparisons and logic ----------------------------------------------------------------------------------------
 
-for _name, _sign, _ref in (("eq", "==", np.equal), ("ne", "!=", np.not_equal), ("lt", "<", np.less),
-                           ("le", "<=", np.less_equal), ("gt", ">", np.greater), ("ge", ">=", np.greater_equal)):
+_COMPARISONS: tuple[tuple[str, str, Any], ...] = (
+    ("eq", "==", np.equal),
+    ("ne", "!=", np.not_equal),
+    ("lt", "<", np.less),
+    ("le", "<=", np.less_equal),
+    ("gt", ">", np.greater),
+    ("ge", ">=", np.greater_equal),
+)
+for _name, _sign, _ref in _COMPARISONS:
     _binary(_name, _ref, f"x {_sign} y.", ALL, result=boolean, scalar=f"{{0}} {_sign} {{1}}", exact=True)
-for _name, _sign, _ref in (("and", "&", np.bitwise_and), ("or", "|", np.bitwise_or), ("xor", "^", np.bitwise_xor)):
-    _binary(_name, _ref, f"x {_sign} y, logical for bool, bitwise for integers.", (*INTEGER, "bool"),
-            scalar=f"{{0}} {_sign} {{1}}", exact=True)
+_BITWISE: tuple[tuple[str, str, Any], ...] = (
+    ("and", "&", np.bitwise_and),
+    ("or", "|", np.bitwise_or),
+    ("xor", "^", np.bitwise_xor),
+)
+for _name, _sign, _ref in _BITWISE:
+    _binary(
+        _name,
+        _ref,
+        f"x {_sign} y, logical for bool, bitwise for integers.",
+        (*INTEGER, "bool"),
+        scalar=f"{{0}} {_sign} {{1}}",
+        exact=True,
+    )
 _unary("not", np.invert, "Logical not for bool, bitwise for integers.", (*INTEGER, "bool"), exact=True)
 
 
@@ -188,106 +330,70 @@ def _shift(f: Any) -> Any:
     return run
 
 
-_binary("shl", _shift(np.left_shift), "x·2^y modulo the width; 0 for y outside [0, bits).", INTEGER, low=0, high=7, exact=True)
-_binary("shr", _shift(np.right_shift), "⌊x / 2^y⌋, arithmetic for signed; all sign bits for y outside [0, bits).", INTEGER,
-        low=0, high=7, exact=True)
+_binary(
+    "shl",
+    _shift(np.left_shift),
+    "x·2^y modulo the width; 0 for y outside [0, bits).",
+    INTEGER,
+    low=0,
+    high=7,
+    exact=True,
+)
+_binary(
+    "shr",
+    _shift(np.right_shift),
+    "⌊x / 2^y⌋, arithmetic for signed; all sign bits for y outside [0, bits).",
+    INTEGER,
+    low=0,
+    high=7,
+    exact=True,
+)
 _unary("isnan", np.isnan, "x is not a number.", result=boolean, exact=True)
 _unary("isinf", np.isinf, "x is +∞ or −∞.", result=boolean, exact=True)
 _unary("isfinite", np.isfinite, "x is neither infinite nor NaN.", result=boolean, exact=True)
 
-# -- exponentials and logarithms ----------------------------------------------------------------------------------
-
-_math("exp", np.exp, "e^x.", lambda b, n, g, x: [b.mul(g, n)])
-_math("exp2", np.exp2, "2^x.", lambda b, n, g, x: [b.mul(g, b.mul(n, b.like(math.log(2), n)))])
-_math("expm1", np.expm1, "e^x − 1, accurate near 0.", lambda b, n, g, x: [b.mul(g, b.add(n, b.like(1, n)))])
-_math("log", np.log, "Natural logarithm.", lambda b, n, g, x: [b.div(g, x)], 0.2, 4)
-_math("log2", np.log2, "Logarithm to base 2.", lambda b, n, g, x: [b.div(g, b.mul(x, b.like(math.log(2), x)))], 0.2, 4)
-_math("log10", np.log10, "Logarithm to base 10.", lambda b, n, g, x: [b.div(g, b.mul(x, b.like(math.log(10), x)))], 0.2, 4)
-_math("log1p", np.log1p, "log(1 + x), accurate near 0.", lambda b, n, g, x: [b.div(g, b.add(x, b.like(1, x)))], -0.8, 3)
-
-# -- trigonometry and hyperbolic functions ------------------------------------------------------------------------
-
-
-def _recip(b: Any, g: Any, d: Any) -> list[Any]:
-    return [b.div(g, d)]
-
-
-def _one_minus_square(b: Any, x: Any) -> Any:
-    one_ = b.like(1, x)
-    return b.mul(b.sub(one_, x), b.add(one_, x))  # exact near ±1, where 1 − x² cancels
-
-
-_math("sin", np.sin, "Sine, for arguments of any size.", lambda b, n, g, x: [b.mul(g, b.cos(x))])
-_math("cos", np.cos, "Cosine, for arguments of any size.", lambda b, n, g, x: [b.neg(b.mul(g, b.sin(x)))])
-_math("tan", np.tan, "Tangent.", lambda b, n, g, x: [b.mul(g, b.add(b.like(1, n), b.mul(n, n)))], -1, 1)
-_math("asin", np.arcsin, "Arc sine; NaN outside [−1, 1].",
-      lambda b, n, g, x: _recip(b, g, b.sqrt(_one_minus_square(b, x))), -0.9, 0.9)
-_math("acos", np.arccos, "Arc cosine; NaN outside [−1, 1].",
-      lambda b, n, g, x: _recip(b, b.neg(g), b.sqrt(_one_minus_square(b, x))), -0.9, 0.9)
-_math("atan", np.arctan, "Arc tangent.", lambda b, n, g, x: _recip(b, g, b.add(b.like(1, x), b.mul(x, x))))
-_math("sinh", np.sinh, "Hyperbolic sine.", lambda b, n, g, x: [b.mul(g, b.cosh(x))])
-_math("cosh", np.cosh, "Hyperbolic cosine.", lambda b, n, g, x: [b.mul(g, b.sinh(x))])
-_math("tanh", np.tanh, "Hyperbolic tangent.", lambda b, n, g, x: [b.mul(g, b.sub(b.like(1, n), b.mul(n, n)))])
-_math("asinh", np.arcsinh, "Inverse hyperbolic sine.",
-      lambda b, n, g, x: _recip(b, g, b.sqrt(b.add(b.mul(x, x), b.like(1, x)))))
-_math("acosh", np.arccosh, "Inverse hyperbolic cosine; NaN below 1.",
-      lambda b, n, g, x: _recip(b, g, b.sqrt(b.mul(b.sub(x, b.like(1, x)), b.add(x, b.like(1, x))))), 1.2, 4)
-_math("atanh", np.arctanh, "Inverse hyperbolic tangent; NaN outside [−1, 1].",
-      lambda b, n, g, x: _recip(b, g, _one_minus_square(b, x)), -0.8, 0.8)
-
-# -- special functions --------------------------------------------------------------------------------------------
-
-
-def _gauss(b: Any, x: Any, scale: float) -> Any:
-    return b.mul(b.like(scale, x), b.exp(b.neg(b.mul(x, x))))
-
-
-_TWO_OVER_ROOT_PI = 2 / math.sqrt(math.pi)
-_math("erf", _special.erf, "Gauss error function.", lambda b, n, g, x: [b.mul(g, _gauss(b, x, _TWO_OVER_ROOT_PI))])
-_math("erfc", _special.erfc, "1 − erf(x), accurate for large x.",
-      lambda b, n, g, x: [b.mul(g, _gauss(b, x, -_TWO_OVER_ROOT_PI))])
-_math("erfinv", _special.erfinv, "Inverse of erf; NaN outside [−1, 1].",
-      lambda b, n, g, x: [b.mul(g, b.mul(b.like(math.sqrt(math.pi) / 2, x), b.exp(b.mul(n, n))))], -0.8, 0.8)
-
-
-def _sigmoid(x: Array) -> Array:
-    e = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1 / (1 + e), e / (1 + e)).astype(x.dtype)
-
-
-_math("sigmoid", _sigmoid, "1 / (1 + e^−x), the logistic function.",
-      lambda b, n, g, x: [b.mul(g, b.mul(n, b.sub(b.like(1, n), n)))])
-_math("lgamma", _special.lgamma, "log |Γ(x)|.", lambda b, n, g, x: [b.mul(g, b.digamma(x))], 0.5, 4)
-
-
-def _digamma_vjp(b: Any, n: Any, g: Any, x: Any) -> list[Any]:
-    """ψ₁ by its recurrence up to x + 8 and the asymptotic series there; for x > 0."""
-    total, at = None, x
-    for _ in range(8):
-        term = b.reciprocal(b.mul(at, at))
-        total = term if total is None else b.add(total, term)
-        at = b.add(at, b.like(1, x))
-    r = b.reciprocal(at)
-    r2 = b.mul(r, r)
-    inner = b.add(b.like(1 / 6, x), b.mul(r2, b.add(b.like(-1 / 30, x), b.mul(r2, b.add(b.like(1 / 42, x), b.mul(r2, b.like(-1 / 30, x)))))))
-    series = b.add(r, b.add(b.mul(b.like(0.5, x), r2), b.mul(b.mul(r2, r), inner)))
-    return [b.mul(g, b.add(total, series))]
-
-
-_math("digamma", _special.digamma, "Derivative of lgamma; differentiable for x > 0.", _digamma_vjp, 0.5, 4)
-
 # -- roots and rounding -------------------------------------------------------------------------------------------
 
-_unary("sqrt", np.sqrt, "Square root, correctly rounded.", scalar="tm_sqrt({0})", exact=True, low=0.2, high=4,
-       vjp=lambda b, n, g, x: [b.div(g, b.add(n, n))])
-_unary("rsqrt", lambda x: (1 / np.sqrt(x)).astype(x.dtype), "1 / √x.", scalar="tm_rsqrt({0})", low=0.2, high=4, exact=True,
-       vjp=lambda b, n, g, x: [b.mul(b.mul(g, b.like(-0.5, n)), b.div(n, x))])
-_unary("reciprocal", lambda x: (1 / x).astype(x.dtype), "1 / x.", exact=True, low=0.3, high=3,
-       vjp=lambda b, n, g, x: [b.neg(b.mul(g, b.mul(n, n)))])
-for _name, _ref, _doc in (("floor", np.floor, "Greatest integer ≤ x."), ("ceil", np.ceil, "Least integer ≥ x."),
-                          ("round", np.rint, "Nearest integer, halves to even."), ("trunc", np.trunc, "x without its fraction.")):
+_unary(
+    "sqrt",
+    np.sqrt,
+    "Square root, correctly rounded.",
+    scalar="tm_sqrt({0})",
+    exact=True,
+    low=0.2,
+    high=4,
+    vjp=lambda b, n, g, x: [b.div(g, b.add(n, n))],
+)
+_unary(
+    "rsqrt",
+    lambda x: (1 / np.sqrt(x)).astype(x.dtype),
+    "1 / √x.",
+    scalar="tm_rsqrt({0})",
+    low=0.2,
+    high=4,
+    exact=True,
+    vjp=lambda b, n, g, x: [b.mul(b.mul(g, b.like(-0.5, n)), b.div(n, x))],
+)
+_unary(
+    "reciprocal",
+    lambda x: (1 / x).astype(x.dtype),
+    "1 / x.",
+    exact=True,
+    low=0.3,
+    high=3,
+    vjp=lambda b, n, g, x: [b.neg(b.mul(g, b.mul(n, n)))],
+)
+_ROUNDINGS: tuple[tuple[str, Any, str], ...] = (
+    ("floor", np.floor, "Greatest integer ≤ x."),
+    ("ceil", np.ceil, "Least integer ≥ x."),
+    ("round", np.rint, "Nearest integer, halves to even."),
+    ("trunc", np.trunc, "x without its fraction."),
+)
+for _name, _ref, _doc in _ROUNDINGS:
     _unary(_name, _ref, _doc, exact=True, grad=False, vjp=lambda b, n, g, x: [b.mul(g, b.like(0, g))])
-_unary("stop_gradient", lambda x: x, "x, held constant by differentiation (detach).", ALL, exact=True, grad=False)
+_unary(
+    "stop_gradient", lambda x: x, "x, held constant by differentiation (detach).", ALL, exact=True, grad=False
+)
 
 # -- select, clamp, casts -----------------------------------------------------------------------------------------
 
@@ -303,12 +409,29 @@ def _select_vjp(b: Any, n: Any, g: Any, c: Any, x: Any, y: Any) -> list[Any]:
     return [None, b.select(c, g, zero), b.select(c, zero, g)]
 
 
-register(OpDef(
-    "select", 3, _infer_select, lambda a, t, c, x, y: np.where(c, x, y).astype(x.dtype), Kind.ELEMENTWISE, vjp=_select_vjp,
-    doc="x where c, else y. The branch not taken never reaches value or gradient.", family="elementwise", dtypes=ALL, exact=True,
-    samples=(Sample((("bool", (3, 17)), ("*", (3, 17)), ("*", (3, 17)))), Sample((("bool", (5,)), ("*", ()), ("*", (5,)))),
-             Sample((("bool", ()), ("*", (4,)), ("*", (4,))))),
-    bad=(Sample((("f32", (3,)), ("f32", (3,)), ("f32", (3,)))), Sample((("bool", (3,)), ("f32", (3,)), ("f32", (2,)))))))
+register(
+    OpDef(
+        "select",
+        3,
+        _infer_select,
+        lambda a, t, c, x, y: np.asarray(np.where(c, x, y)).astype(x.dtype),
+        Kind.ELEMENTWISE,
+        vjp=_select_vjp,
+        doc="x where c, else y. The branch not taken never reaches value or gradient.",
+        family="elementwise",
+        dtypes=ALL,
+        exact=True,
+        samples=(
+            Sample((("bool", (3, 17)), ("*", (3, 17)), ("*", (3, 17)))),
+            Sample((("bool", (5,)), ("*", ()), ("*", (5,)))),
+            Sample((("bool", ()), ("*", (4,)), ("*", (4,)))),
+        ),
+        bad=(
+            Sample((("f32", (3,)), ("f32", (3,)), ("f32", (3,)))),
+            Sample((("bool", (3,)), ("f32", (3,)), ("f32", (2,)))),
+        ),
+    )
+)
 
 
 def _infer_clamp(attrs: Any, x: Type, lo: Type, hi: Type) -> Type:
@@ -330,20 +453,40 @@ def _clamp_vjp(b: Any, n: Any, g: Any, x: Any, lo: Any, hi: Any) -> list[Any]:
     return grads
 
 
-register(OpDef(
-    "clamp", 3, _infer_clamp, quiet(lambda a, t, x, lo, hi: np.minimum(np.maximum(x, lo), hi)), Kind.ELEMENTWISE, vjp=_clamp_vjp,
-    doc="min(max(x, lo), hi); NaN stays NaN. The gradient passes inside [lo, hi], ends included.", family="elementwise",
-    dtypes=NUMBER, exact=True,
-    samples=(Sample((("*", (3, 17)), ("*", ()), ("*", ())), low=-2, high=2, ranges=(None, (-1.2, -0.7), (0.6, 1.1))),
-             Sample((("*", (5,)), ("*", (5,)), ("*", (5,))), grad=False)),
-    bad=(Sample((("f32", (3,)), ("f32", (2,)), ("f32", ()))), Sample((("bool", (3,)), ("bool", ()), ("bool", ()))))))
+register(
+    OpDef(
+        "clamp",
+        3,
+        _infer_clamp,
+        quiet(lambda a, t, x, lo, hi: np.minimum(np.maximum(x, lo), hi)),
+        Kind.ELEMENTWISE,
+        vjp=_clamp_vjp,
+        doc="min(max(x, lo), hi); NaN stays NaN. The gradient passes inside [lo, hi], ends included.",
+        family="elementwise",
+        dtypes=NUMBER,
+        exact=True,
+        samples=(
+            Sample(
+                (("*", (3, 17)), ("*", ()), ("*", ())),
+                low=-2,
+                high=2,
+                ranges=(None, (-1.2, -0.7), (0.6, 1.1)),
+            ),
+            Sample((("*", (5,)), ("*", (5,)), ("*", (5,))), grad=False),
+        ),
+        bad=(
+            Sample((("f32", (3,)), ("f32", (2,)), ("f32", ()))),
+            Sample((("bool", (3,)), ("bool", ()), ("bool", ()))),
+        ),
+    )
+)
 
 
 def _cast(attrs: Any, t: TensorType, x: Array) -> Array:
     """C's conversion: toward zero; NaN and values out of range give the least value of 64 (or 32) bits, then wrap."""
     target = t.dtype
     with np.errstate(all="ignore"):
-        if x.dtype.kind != "f" and x.dtype.name != "bfloat16" or target.is_float or target.is_bool:
+        if (x.dtype.kind != "f" and x.dtype.name != "bfloat16") or target.is_float or target.is_bool:
             return x.astype(target.numpy)
         wide = x.astype(np.float64)
         least = -(2.0**63)
@@ -361,14 +504,31 @@ def _to(name: str) -> dict[str, Any]:
     return {"dtype": dtype(name)}
 
 
-register(OpDef(
-    "cast", 1, lambda a, x: tensor("cast", x).with_dtype(a.dtype), _cast, Kind.ELEMENTWISE, (Attr("dtype", "dtype"),),
-    vjp=_cast_vjp, family="elementwise", dtypes=ALL, exact=True,
-    doc="Conversion: floats round to nearest even; float → integer truncates (NaN and what does not fit 64 bits become the "
+register(
+    OpDef(
+        "cast",
+        1,
+        lambda a, x: tensor("cast", x).with_dtype(a.dtype),
+        _cast,
+        Kind.ELEMENTWISE,
+        (Attr("dtype", "dtype"),),
+        vjp=_cast_vjp,
+        family="elementwise",
+        dtypes=ALL,
+        exact=True,
+        doc="Conversion: floats round to nearest even; float → integer truncates (NaN and what does not fit 64 bits "
+        "become the "
         "least i64, then wrap); integers wrap; to bool is `!= 0`.",
-    samples=(*(one(3, 17, attrs=_to(d), low=-100, high=100, grad=False) for d in ("f32", "f64", "f16", "bf16", "i32", "i64", "u8", "bool")),
-             one(attrs=_to("f64"), grad=False)),
-    bad=(Sample((("f32", (3,)),)), Sample((("f32", (3,)),), {"dtype": "f32"}))))
+        samples=(
+            *(
+                one(3, 17, attrs=_to(d), low=-100, high=100, grad=False)
+                for d in ("f32", "f64", "f16", "bf16", "i32", "i64", "u8", "bool")
+            ),
+            one(attrs=_to("f64"), grad=False),
+        ),
+        bad=(Sample((("f32", (3,)),)), Sample((("f32", (3,)),), {"dtype": "f32"})),
+    )
+)
 
 
 def _infer_bitcast(attrs: Any, x: Type) -> Type:
@@ -378,10 +538,24 @@ def _infer_bitcast(attrs: Any, x: Type) -> Type:
     return t.with_dtype(attrs.dtype)
 
 
-register(OpDef(
-    "bitcast", 1, _infer_bitcast, lambda a, t, x: np.ascontiguousarray(x).view(a.dtype.numpy).reshape(x.shape), Kind.ELEMENTWISE,
-    (Attr("dtype", "dtype"),), family="elementwise", exact=True, doc="The same bits as another dtype of equal width.",
-    samples=(Sample((("f32", (3, 5)),), _to("i32")), Sample((("i64", ()),), _to("f64")), Sample((("u32", (4,)),), _to("f32"))),
-    bad=(Sample((("f32", (3,)),), _to("i64")), Sample((("u8", (3,)),), _to("bool")))))
+register(
+    OpDef(
+        "bitcast",
+        1,
+        _infer_bitcast,
+        lambda a, t, x: np.ascontiguousarray(x).view(a.dtype.numpy).reshape(x.shape),
+        Kind.ELEMENTWISE,
+        (Attr("dtype", "dtype"),),
+        family="elementwise",
+        exact=True,
+        doc="The same bits as another dtype of equal width.",
+        samples=(
+            Sample((("f32", (3, 5)),), _to("i32")),
+            Sample((("i64", ()),), _to("f64")),
+            Sample((("u32", (4,)),), _to("f32")),
+        ),
+        bad=(Sample((("f32", (3,)),), _to("i64")), Sample((("u8", (3,)),), _to("bool"))),
+    )
+)
 
-__all__ = ["ALL", "AttributeValueError", "FLOAT", "INTEGER", "NUMBER", "SIGNED", "common_shape", "two"]
+__all__ = ["ALL", "FLOAT", "INTEGER", "NUMBER", "SIGNED", "AttributeValueError", "common_shape", "two"]

@@ -27,12 +27,27 @@ def _infer_reshape(attrs: Any, x: Type) -> Type:
     return new
 
 
-register(OpDef(
-    "reshape", 1, _infer_reshape, lambda a, t, x: x.reshape(ints(t.shape)), Kind.MOVEMENT, (Attr("shape", "dims"),),
-    vjp=lambda b, n, g, x: [b.reshape(g, shape=x.shape)], family="movement", dtypes=ANY, exact=True,
-    doc="The same elements in row-major order under another shape.",
-    samples=(one(2, 6, attrs={"shape": (3, 4)}), one(4, attrs={"shape": (2, 1, 2)}), one(0, 3, attrs={"shape": (0,)})),
-    bad=(one(2, 3, attrs={"shape": (4,)}), one(2, attrs={"shape": (-1, 2)}))))
+register(
+    OpDef(
+        "reshape",
+        1,
+        _infer_reshape,
+        lambda a, t, x: x.reshape(ints(t.shape)),
+        Kind.MOVEMENT,
+        (Attr("shape", "dims"),),
+        vjp=lambda b, n, g, x: [b.reshape(g, shape=x.shape)],
+        family="movement",
+        dtypes=ANY,
+        exact=True,
+        doc="The same elements in row-major order under another shape.",
+        samples=(
+            one(2, 6, attrs={"shape": (3, 4)}),
+            one(4, attrs={"shape": (2, 1, 2)}),
+            one(0, 3, attrs={"shape": (0,)}),
+        ),
+        bad=(one(2, 3, attrs={"shape": (4,)}), one(2, attrs={"shape": (-1, 2)})),
+    )
+)
 
 
 def _infer_permute(attrs: Any, x: Type) -> Type:
@@ -48,12 +63,27 @@ def _permute_vjp(b: Builder, n: Node, g: Node, x: Node) -> list[Node | None]:
     return [b.permute(g, dims=tuple(inverse))]
 
 
-register(OpDef(
-    "permute", 1, _infer_permute, lambda a, t, x: np.transpose(x, a.dims), Kind.MOVEMENT, (Attr("dims", "ints"),),
-    vjp=_permute_vjp, family="movement", dtypes=ANY, exact=True,
-    doc="Axes in another order: output axis i is input axis `dims[i]`.",
-    samples=(one(2, 3, 4, attrs={"dims": (2, 0, 1)}), one(attrs={"dims": ()}), one(5, 17, attrs={"dims": (1, 0)})),
-    bad=(one(2, 3, attrs={"dims": (0, 0)}), one(2, 3, attrs={"dims": (0,)}))))
+register(
+    OpDef(
+        "permute",
+        1,
+        _infer_permute,
+        lambda a, t, x: np.transpose(x, a.dims),
+        Kind.MOVEMENT,
+        (Attr("dims", "ints"),),
+        vjp=_permute_vjp,
+        family="movement",
+        dtypes=ANY,
+        exact=True,
+        doc="Axes in another order: output axis i is input axis `dims[i]`.",
+        samples=(
+            one(2, 3, 4, attrs={"dims": (2, 0, 1)}),
+            one(attrs={"dims": ()}),
+            one(5, 17, attrs={"dims": (1, 0)}),
+        ),
+        bad=(one(2, 3, attrs={"dims": (0, 0)}), one(2, 3, attrs={"dims": (0,)})),
+    )
+)
 
 
 def _infer_broadcast(attrs: Any, x: Type) -> Type:
@@ -61,12 +91,16 @@ def _infer_broadcast(attrs: Any, x: Type) -> Type:
     shape = check_extents("broadcast", attrs.shape)
     dims = check_axes("broadcast", attrs.dims, len(shape))
     if len(dims) != t.rank or list(dims) != sorted(dims):
-        raise AttributeValueError(f"broadcast: dims {dims} must name one output axis, in rising order, for each of the "
-                                  f"{t.rank} input axes")
+        raise AttributeValueError(
+            f"broadcast: dims {dims} must name one output axis, in rising order, for each of the "
+            f"{t.rank} input axes"
+        )
     for axis, d in zip(dims, t.shape, strict=True):
         if d != 1 and d != shape[axis]:
-            raise ShapeError(f"broadcast: extent {d} of {show(t.shape)} cannot become extent {shape[axis]} of "
-                             f"{show(shape)}")
+            raise ShapeError(
+                f"broadcast: extent {d} of {show(t.shape)} cannot become extent {shape[axis]} of "
+                f"{show(shape)}"
+            )
     return t.with_shape(shape)
 
 
@@ -84,14 +118,32 @@ def _broadcast_vjp(b: Builder, n: Node, g: Node, x: Node) -> list[Node | None]:
     return [total if total.shape == x.shape else b.reshape(total, shape=x.shape)]
 
 
-register(OpDef(
-    "broadcast", 1, _infer_broadcast, _broadcast, Kind.BROADCAST, (Attr("shape", "dims"), Attr("dims", "ints")),
-    vjp=_broadcast_vjp, family="movement", dtypes=ANY, exact=True,
-    doc="Repeats along new axes and axes of extent 1: input axis i becomes output axis `dims[i]` (XLA's "
+register(
+    OpDef(
+        "broadcast",
+        1,
+        _infer_broadcast,
+        _broadcast,
+        Kind.BROADCAST,
+        (Attr("shape", "dims"), Attr("dims", "ints")),
+        vjp=_broadcast_vjp,
+        family="movement",
+        dtypes=ANY,
+        exact=True,
+        doc="Repeats along new axes and axes of extent 1: input axis i becomes output axis `dims[i]` (XLA's "
         "broadcast_in_dim). The only broadcast but for rank-0 operands of elementwise operators.",
-    samples=(one(3, attrs={"shape": (2, 3), "dims": (1,)}), one(2, 1, attrs={"shape": (2, 5), "dims": (0, 1)}),
-             one(attrs={"shape": (2, 3), "dims": ()}), one(3, attrs={"shape": (3, 0), "dims": (0,)})),
-    bad=(one(3, attrs={"shape": (2, 4), "dims": (1,)}), one(2, 3, attrs={"shape": (3, 2), "dims": (1, 0)}))))
+        samples=(
+            one(3, attrs={"shape": (2, 3), "dims": (1,)}),
+            one(2, 1, attrs={"shape": (2, 5), "dims": (0, 1)}),
+            one(attrs={"shape": (2, 3), "dims": ()}),
+            one(3, attrs={"shape": (3, 0), "dims": (0,)}),
+        ),
+        bad=(
+            one(3, attrs={"shape": (2, 4), "dims": (1,)}),
+            one(2, 3, attrs={"shape": (3, 2), "dims": (1, 0)}),
+        ),
+    )
+)
 
 
 def _infer_slice(attrs: Any, x: Type) -> Type:
@@ -99,7 +151,9 @@ def _infer_slice(attrs: Any, x: Type) -> Type:
     if not len(attrs.start) == len(attrs.size) == len(attrs.step) == t.rank:
         raise AttributeValueError(f"slice: start, size and step need {t.rank} entries for {show(t.shape)}")
     check_extents("slice", attrs.size)
-    for axis, (start, size, step, d) in enumerate(zip(attrs.start, attrs.size, attrs.step, t.shape, strict=True)):
+    for axis, (start, size, step, d) in enumerate(
+        zip(attrs.start, attrs.size, attrs.step, t.shape, strict=True)
+    ):
         if step < 1:
             raise AttributeValueError(f"slice: step {step} of axis {axis} must be positive")
         end: Dim = start + (size - 1) * step + 1
@@ -107,13 +161,17 @@ def _infer_slice(attrs: Any, x: Type) -> Type:
         if isinstance(size, int) and size == 0:
             continue
         if (isinstance(start, int) and start < 0) or (isinstance(room, int) and room < 0):
-            raise ShapeError(f"slice: {size} elements from {start} by {step} leave axis {axis} of {show(t.shape)}")
+            raise ShapeError(
+                f"slice: {size} elements from {start} by {step} leave axis {axis} of {show(t.shape)}"
+            )
     return t.with_shape(attrs.size)
 
 
 def _slice(attrs: Any, t: TensorType, x: Array) -> Array:
-    cut = tuple(slice(s, s + max(n - 1, 0) * k + 1 if n else s, k)
-                for s, n, k in zip(attrs.start, attrs.size, attrs.step, strict=True))
+    cut = tuple(
+        slice(s, s + max(n - 1, 0) * k + 1 if n else s, k)
+        for s, n, k in zip(attrs.start, attrs.size, attrs.step, strict=True)
+    )
     return x[cut]
 
 
@@ -125,15 +183,31 @@ def _slice_vjp(b: Builder, n: Node, g: Node, x: Node) -> list[Node | None]:
     return [b.pad(g, b.like(0, g), pads=tuple(pads))]
 
 
-register(OpDef(
-    "slice", 1, _infer_slice, _slice, Kind.MOVEMENT,
-    (Attr("start", "dims"), Attr("size", "dims"), Attr("step", "ints")), vjp=_slice_vjp, family="movement",
-    dtypes=ANY, exact=True,
-    doc="`size` elements of every axis from `start` on, `step` (> 0) apart.",
-    samples=(one(5, 7, attrs={"start": (1, 0), "size": (3, 3), "step": (1, 3)}),
-             one(4, attrs={"start": (4,), "size": (0,), "step": (1,)}), one(9, attrs={"start": (2,), "size": (3,), "step": (2,)})),
-    bad=(one(4, attrs={"start": (2,), "size": (3,), "step": (1,)}), one(4, attrs={"start": (0,), "size": (2,), "step": (0,)}),
-         one(4, attrs={"start": (0, 0), "size": (2,), "step": (1,)}))))
+register(
+    OpDef(
+        "slice",
+        1,
+        _infer_slice,
+        _slice,
+        Kind.MOVEMENT,
+        (Attr("start", "dims"), Attr("size", "dims"), Attr("step", "ints")),
+        vjp=_slice_vjp,
+        family="movement",
+        dtypes=ANY,
+        exact=True,
+        doc="`size` elements of every axis from `start` on, `step` (> 0) apart.",
+        samples=(
+            one(5, 7, attrs={"start": (1, 0), "size": (3, 3), "step": (1, 3)}),
+            one(4, attrs={"start": (4,), "size": (0,), "step": (1,)}),
+            one(9, attrs={"start": (2,), "size": (3,), "step": (2,)}),
+        ),
+        bad=(
+            one(4, attrs={"start": (2,), "size": (3,), "step": (1,)}),
+            one(4, attrs={"start": (0,), "size": (2,), "step": (0,)}),
+            one(4, attrs={"start": (0, 0), "size": (2,), "step": (1,)}),
+        ),
+    )
+)
 
 
 def padded_extent(d: Dim, low: Dim, high: Dim, interior: Dim) -> Dim:
@@ -173,7 +247,7 @@ def _pad(attrs: Any, t: TensorType, x: Array, value: Array) -> Array:
 def _pad_vjp(b: Builder, n: Node, g: Node, x: Node, value: Node) -> list[Node | None]:
     # Undo crops by padding with zeros, then take every (interior+1)-th element.
     grow, start, step = [], [], []
-    for d, (low, high, interior) in zip(x.shape, n.attrs.pads, strict=True):
+    for low, high, interior in n.attrs.pads:
         crop_low = -low if isinstance(low, int) and low < 0 else 0
         crop_high = -high if isinstance(high, int) and high < 0 else 0
         grow.append((crop_low, crop_high, 0))
@@ -187,16 +261,31 @@ def _pad_vjp(b: Builder, n: Node, g: Node, x: Node, value: Node) -> list[Node | 
     return [dx, b.sub(b.sum(g, axes=axes), b.sum(dx, axes=axes))]
 
 
-register(OpDef(
-    "pad", 2, _infer_pad, _pad, Kind.MOVEMENT, (Attr("pads", "pads"),), vjp=_pad_vjp, family="movement", dtypes=ANY,
-    exact=True,
-    doc="Elements apart by `interior` and between `low` and `high` copies of a scalar; negative low or high crop.",
-    samples=(Sample((("*", (3, 2)), ("*", ())), {"pads": ((1, 2, 0), (0, 1, 2))}),
-             Sample((("*", (5,)), ("*", ())), {"pads": ((-1, 2, 1),)}),
-             Sample((("*", (0, 2)), ("*", ())), {"pads": ((1, 0, 0), (0, 0, 0))})),
-    bad=(Sample((("f32", (3,)), ("f32", (1,))), {"pads": ((1, 1, 0),)}),
-         Sample((("f32", (3,)), ("f32", ())), {"pads": ((-2, -2, 0),)}),
-         Sample((("f32", (3,)), ("i32", ())), {"pads": ((1, 1, 0),)}))))
+register(
+    OpDef(
+        "pad",
+        2,
+        _infer_pad,
+        _pad,
+        Kind.MOVEMENT,
+        (Attr("pads", "pads"),),
+        vjp=_pad_vjp,
+        family="movement",
+        dtypes=ANY,
+        exact=True,
+        doc="Elements apart by `interior` and between `low` and `high` copies of a scalar; negative low or high crop.",
+        samples=(
+            Sample((("*", (3, 2)), ("*", ())), {"pads": ((1, 2, 0), (0, 1, 2))}),
+            Sample((("*", (5,)), ("*", ())), {"pads": ((-1, 2, 1),)}),
+            Sample((("*", (0, 2)), ("*", ())), {"pads": ((1, 0, 0), (0, 0, 0))}),
+        ),
+        bad=(
+            Sample((("f32", (3,)), ("f32", (1,))), {"pads": ((1, 1, 0),)}),
+            Sample((("f32", (3,)), ("f32", ())), {"pads": ((-2, -2, 0),)}),
+            Sample((("f32", (3,)), ("i32", ())), {"pads": ((1, 1, 0),)}),
+        ),
+    )
+)
 
 
 def _infer_concat(attrs: Any, *xs: Type) -> Type:
@@ -207,8 +296,12 @@ def _infer_concat(attrs: Any, *xs: Type) -> Type:
     axis = check_axis("concat", attrs.axis, ts[0].rank)
     total: Dim = 0
     for t in ts:
-        if t.rank != ts[0].rank or any(i != axis and d != e for i, (d, e) in enumerate(zip(t.shape, ts[0].shape, strict=True))):
-            raise ShapeError(f"concat: shapes {', '.join(show(u.shape) for u in ts)} may differ along axis {axis} only")
+        if t.rank != ts[0].rank or any(
+            i != axis and d != e for i, (d, e) in enumerate(zip(t.shape, ts[0].shape, strict=True))
+        ):
+            raise ShapeError(
+                f"concat: shapes {', '.join(show(u.shape) for u in ts)} may differ along axis {axis} only"
+            )
         total = total + t.shape[axis]
     shape = list(ts[0].shape)
     shape[axis] = total
@@ -216,7 +309,8 @@ def _infer_concat(attrs: Any, *xs: Type) -> Type:
 
 
 def _concat_vjp(b: Builder, n: Node, g: Node, *xs: Node) -> list[Node | None]:
-    axis, at, out = n.attrs.axis, 0, []
+    axis, at = n.attrs.axis, 0
+    out: list[Node | None] = []
     for x in xs:
         start: list[Dim] = [0] * len(x.shape)
         start[axis] = at
@@ -225,12 +319,27 @@ def _concat_vjp(b: Builder, n: Node, g: Node, *xs: Node) -> list[Node | None]:
     return out
 
 
-register(OpDef(
-    "concat", None, _infer_concat, lambda a, t, *xs: np.concatenate(xs, axis=a.axis), Kind.MOVEMENT,
-    (Attr("axis", "int"),), vjp=_concat_vjp, family="movement", dtypes=ANY, exact=True,
-    doc="Operands one behind the other along `axis`.",
-    samples=(two((2, 3), (2, 2), attrs={"axis": 1}), two((0, 3), (2, 3), attrs={"axis": 0}), one(3, attrs={"axis": 0})),
-    bad=(two((2, 3), (3, 2), attrs={"axis": 1}), two((2,), (2,), attrs={"axis": 1}))))
+register(
+    OpDef(
+        "concat",
+        None,
+        _infer_concat,
+        lambda a, t, *xs: np.concatenate(xs, axis=a.axis),
+        Kind.MOVEMENT,
+        (Attr("axis", "int"),),
+        vjp=_concat_vjp,
+        family="movement",
+        dtypes=ANY,
+        exact=True,
+        doc="Operands one behind the other along `axis`.",
+        samples=(
+            two((2, 3), (2, 2), attrs={"axis": 1}),
+            two((0, 3), (2, 3), attrs={"axis": 0}),
+            one(3, attrs={"axis": 0}),
+        ),
+        bad=(two((2, 3), (3, 2), attrs={"axis": 1}), two((2,), (2,), attrs={"axis": 1})),
+    )
+)
 
 
 def _infer_flip(attrs: Any, x: Type) -> Type:
@@ -239,12 +348,23 @@ def _infer_flip(attrs: Any, x: Type) -> Type:
     return t
 
 
-register(OpDef(
-    "flip", 1, _infer_flip, lambda a, t, x: np.flip(x, a.axes), Kind.MOVEMENT, (Attr("axes", "ints"),),
-    vjp=lambda b, n, g, x: [b.flip(g, axes=n.attrs.axes)], family="movement", dtypes=ANY, exact=True,
-    doc="Reversed along `axes`.",
-    samples=(one(3, 4, attrs={"axes": (0,)}), one(2, 3, 17, attrs={"axes": (0, 2)})),
-    bad=(one(3, attrs={"axes": (1,)}), one(3, attrs={"axes": (0, 0)}))))
+register(
+    OpDef(
+        "flip",
+        1,
+        _infer_flip,
+        lambda a, t, x: np.flip(x, a.axes),
+        Kind.MOVEMENT,
+        (Attr("axes", "ints"),),
+        vjp=lambda b, n, g, x: [b.flip(g, axes=n.attrs.axes)],
+        family="movement",
+        dtypes=ANY,
+        exact=True,
+        doc="Reversed along `axes`.",
+        samples=(one(3, 4, attrs={"axes": (0,)}), one(2, 3, 17, attrs={"axes": (0, 2)})),
+        bad=(one(3, attrs={"axes": (1,)}), one(3, attrs={"axes": (0, 0)})),
+    )
+)
 
 
 def _infer_iota(attrs: Any) -> Type:
@@ -267,10 +387,24 @@ def _dtype(name: str) -> Any:
     return dtype(name)
 
 
-register(OpDef(
-    "iota", 0, _infer_iota, _iota, Kind.ELEMENTWISE, (Attr("shape", "dims"), Attr("axis", "int"), Attr("dtype", "dtype")),
-    family="movement", exact=True, doc="Every element is its index along `axis`.",
-    samples=(Sample((), {"shape": (3, 4), "axis": 1, "dtype": _dtype("i64")}),
-             Sample((), {"shape": (5,), "axis": 0, "dtype": _dtype("f32")})),
-    bad=(Sample((), {"shape": (3,), "axis": 1, "dtype": _dtype("i64")}),
-         Sample((), {"shape": (-3,), "axis": 0, "dtype": _dtype("i64")}))))
+register(
+    OpDef(
+        "iota",
+        0,
+        _infer_iota,
+        _iota,
+        Kind.ELEMENTWISE,
+        (Attr("shape", "dims"), Attr("axis", "int"), Attr("dtype", "dtype")),
+        family="movement",
+        exact=True,
+        doc="Every element is its index along `axis`.",
+        samples=(
+            Sample((), {"shape": (3, 4), "axis": 1, "dtype": _dtype("i64")}),
+            Sample((), {"shape": (5,), "axis": 0, "dtype": _dtype("f32")}),
+        ),
+        bad=(
+            Sample((), {"shape": (3,), "axis": 1, "dtype": _dtype("i64")}),
+            Sample((), {"shape": (-3,), "axis": 0, "dtype": _dtype("i64")}),
+        ),
+    )
+)

@@ -33,16 +33,29 @@ def _cumsum(attrs: Any, t: TensorType, x: Array) -> Array:
     return np.flip(total, attrs.axis) if attrs.reverse else total
 
 
-register(OpDef(
-    "cumsum", 1, _infer_cumsum, _cumsum, Kind.OPAQUE, (Attr("axis", "int"), Attr("reverse", "bool", False)),
-    vjp=lambda b, n, g, x: [b.cumsum(g, axis=n.attrs.axis, reverse=not n.attrs.reverse)],
-    family="ordering", dtypes=NUMBERS,
-    doc="Running sum along `axis`, added one after the other in the compute dtype, from the last element "
+register(
+    OpDef(
+        "cumsum",
+        1,
+        _infer_cumsum,
+        _cumsum,
+        Kind.OPAQUE,
+        (Attr("axis", "int"), Attr("reverse", "bool", False)),
+        vjp=lambda b, n, g, x: [b.cumsum(g, axis=n.attrs.axis, reverse=not n.attrs.reverse)],
+        family="ordering",
+        dtypes=NUMBERS,
+        doc="Running sum along `axis`, added one after the other in the compute dtype, from the last element "
         "backwards if `reverse`.",
-    samples=(one(7, attrs={"axis": 0}), one(3, 17, attrs={"axis": 1, "reverse": True}),
-             one(3, 4, 2, attrs={"axis": 1}),
-             one(0, 3, attrs={"axis": 0}), one(2, 1, attrs={"axis": 1, "reverse": True})),
-    bad=(one(3, attrs={"axis": 1}), one(attrs={"axis": 0}), Sample((("bool", (3,)),), {"axis": 0}))))
+        samples=(
+            one(7, attrs={"axis": 0}),
+            one(3, 17, attrs={"axis": 1, "reverse": True}),
+            one(3, 4, 2, attrs={"axis": 1}),
+            one(0, 3, attrs={"axis": 0}),
+            one(2, 1, attrs={"axis": 1, "reverse": True}),
+        ),
+        bad=(one(3, attrs={"axis": 1}), one(attrs={"axis": 0}), Sample((("bool", (3,)),), {"axis": 0})),
+    )
+)
 
 
 def order(x: Array, axis: int, descending: bool) -> Array:
@@ -74,13 +87,29 @@ def _sort(attrs: Any, t: tuple[TensorType, ...], x: Array) -> tuple[Array, Array
     return np.take_along_axis(x, indices, attrs.axis), indices
 
 
-register(OpDef(
-    "sort", 1, _infer_sort, _sort, Kind.OPAQUE, (Attr("axis", "int"), Attr("descending", "bool", False)),
-    vjp=_picked_vjp, family="ordering", dtypes=ANY, exact=True,
-    doc="(values, indices) along `axis` in rising or falling order. Stable in both; NaN counts as greatest.",
-    samples=(one(7, attrs={"axis": 0}), one(3, 17, attrs={"axis": 1, "descending": True}),
-             one(3, 4, 2, attrs={"axis": 1}), one(2, 0, attrs={"axis": 1}), one(1, 3, attrs={"axis": 0})),
-    bad=(one(3, attrs={"axis": 1}), one(attrs={"axis": 0}))))
+register(
+    OpDef(
+        "sort",
+        1,
+        _infer_sort,
+        _sort,
+        Kind.OPAQUE,
+        (Attr("axis", "int"), Attr("descending", "bool", False)),
+        vjp=_picked_vjp,
+        family="ordering",
+        dtypes=ANY,
+        exact=True,
+        doc="(values, indices) along `axis` in rising or falling order. Stable in both; NaN counts as greatest.",
+        samples=(
+            one(7, attrs={"axis": 0}),
+            one(3, 17, attrs={"axis": 1, "descending": True}),
+            one(3, 4, 2, attrs={"axis": 1}),
+            one(2, 0, attrs={"axis": 1}),
+            one(1, 3, attrs={"axis": 0}),
+        ),
+        bad=(one(3, attrs={"axis": 1}), one(attrs={"axis": 0})),
+    )
+)
 
 
 def _infer_topk(attrs: Any, x: Type) -> Type:
@@ -89,9 +118,10 @@ def _infer_topk(attrs: Any, x: Type) -> Type:
     check_extents("topk", (attrs.k,))
     room = t.shape[attrs.axis] - attrs.k
     if isinstance(room, int) and room < 0:
-        raise ShapeError(f"topk: k={attrs.k} is more than the extent {t.shape[attrs.axis]} of axis "
-                         f"{attrs.axis} of {t}")
-    shape = (*t.shape[:attrs.axis], attrs.k, *t.shape[attrs.axis + 1:])
+        raise ShapeError(
+            f"topk: k={attrs.k} is more than the extent {t.shape[attrs.axis]} of axis {attrs.axis} of {t}"
+        )
+    shape = (*t.shape[: attrs.axis], attrs.k, *t.shape[attrs.axis + 1 :])
     return TupleType((t.with_shape(shape), TensorType(i64, shape)))
 
 
@@ -101,13 +131,30 @@ def _topk(attrs: Any, t: tuple[TensorType, ...], x: Array) -> tuple[Array, Array
     return np.take_along_axis(x, indices, attrs.axis), indices
 
 
-register(OpDef(
-    "topk", 1, _infer_topk, _topk, Kind.OPAQUE,
-    (Attr("k", "dim"), Attr("axis", "int"), Attr("largest", "bool", True)),
-    vjp=_picked_vjp, family="ordering", dtypes=ANY, exact=True,
-    doc="(values, indices) of the `k` greatest (or least) elements along `axis`, best first: the start of "
+register(
+    OpDef(
+        "topk",
+        1,
+        _infer_topk,
+        _topk,
+        Kind.OPAQUE,
+        (Attr("k", "dim"), Attr("axis", "int"), Attr("largest", "bool", True)),
+        vjp=_picked_vjp,
+        family="ordering",
+        dtypes=ANY,
+        exact=True,
+        doc="(values, indices) of the `k` greatest (or least) elements along `axis`, best first: the start of "
         "`sort`, so of equal elements the first, and NaN counts as greatest.",
-    samples=(one(7, attrs={"axis": 0, "k": 3}), one(3, 17, attrs={"axis": 1, "k": 5, "largest": False}),
-             one(3, 4, 2, attrs={"axis": 1, "k": 4}), one(3, 4, attrs={"axis": 0, "k": 0})),
-    bad=(one(3, attrs={"axis": 1, "k": 1}), one(3, attrs={"axis": 0, "k": 4}),
-         one(3, attrs={"axis": 0, "k": -1}))))
+        samples=(
+            one(7, attrs={"axis": 0, "k": 3}),
+            one(3, 17, attrs={"axis": 1, "k": 5, "largest": False}),
+            one(3, 4, 2, attrs={"axis": 1, "k": 4}),
+            one(3, 4, attrs={"axis": 0, "k": 0}),
+        ),
+        bad=(
+            one(3, attrs={"axis": 1, "k": 1}),
+            one(3, attrs={"axis": 0, "k": 4}),
+            one(3, attrs={"axis": 0, "k": -1}),
+        ),
+    )
+)

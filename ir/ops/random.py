@@ -79,23 +79,48 @@ def _random_advance(attrs: Any, t: TensorType, state: Array) -> Array:
 
 _SEEDS = ((0.0, 1e9),)
 
-register(OpDef(
-    "random_bits", 1, _infer_random_bits, _random_bits, Kind.OPAQUE, (Attr("shape", "dims"),),
-    family="random",
-    exact=True,
-    doc="Uniform random u32: element i (row-major) is word i % 4 of Philox4x32-10 with the seed as key (low "
+register(
+    OpDef(
+        "random_bits",
+        1,
+        _infer_random_bits,
+        _random_bits,
+        Kind.OPAQUE,
+        (Attr("shape", "dims"),),
+        family="random",
+        exact=True,
+        doc="Uniform random u32: element i (row-major) is word i % 4 of Philox4x32-10 with the seed as key (low "
         "word first) and (counter + i // 4, 0) as its 128-bit counter.",
-    samples=tuple(Sample((("i64", (2,)),), {"shape": shape}, grad=False, ranges=_SEEDS)
-                  for shape in ((), (1,), (7,), (3, 5), (2, 3, 4), (0, 3))),
-    bad=(Sample((("i32", (2,)),), {"shape": (3,)}), Sample((("i64", (3,)),), {"shape": (3,)}),
-         Sample((("i64", (2,)),), {"shape": (-3,)}))))
+        samples=tuple(
+            Sample((("i64", (2,)),), {"shape": shape}, grad=False, ranges=_SEEDS)
+            for shape in ((), (1,), (7,), (3, 5), (2, 3, 4), (0, 3))
+        ),
+        bad=(
+            Sample((("i32", (2,)),), {"shape": (3,)}),
+            Sample((("i64", (3,)),), {"shape": (3,)}),
+            Sample((("i64", (2,)),), {"shape": (-3,)}),
+        ),
+    )
+)
 
-register(OpDef(
-    "random_advance", 1, _infer_random_advance, _random_advance, Kind.OPAQUE, (Attr("count", "dim"),),
-    family="random",
-    exact=True,
-    doc="The state after `count` elements were drawn: the counter moves by ceil(count / 4) blocks.",
-    samples=tuple(Sample((("i64", (2,)),), {"count": count}, grad=False, ranges=_SEEDS)
-                  for count in (0, 1, 4, 17)),
-    bad=(Sample((("f64", (2,)),), {"count": 3}), Sample((("i64", ()),), {"count": 3}),
-         Sample((("i64", (2,)),), {"count": -1}))))
+register(
+    OpDef(
+        "random_advance",
+        1,
+        _infer_random_advance,
+        _random_advance,
+        Kind.OPAQUE,
+        (Attr("count", "dim"),),
+        family="random",
+        exact=True,
+        doc="The state after `count` elements were drawn: the counter moves by ceil(count / 4) blocks.",
+        samples=tuple(
+            Sample((("i64", (2,)),), {"count": count}, grad=False, ranges=_SEEDS) for count in (0, 1, 4, 17)
+        ),
+        bad=(
+            Sample((("f64", (2,)),), {"count": 3}),
+            Sample((("i64", ()),), {"count": 3}),
+            Sample((("i64", (2,)),), {"count": -1}),
+        ),
+    )
+)

@@ -26,14 +26,18 @@ def reduced(shape: tuple[Dim, ...], axes: tuple[int, ...]) -> tuple[Dim, ...]:
     return tuple(d for i, d in enumerate(shape) if i not in axes)
 
 
-def _infer(name: str, kinds: tuple[str, ...], result: DType | None, needs_elements: bool) -> Callable[..., Type]:
+def _infer(
+    name: str, kinds: tuple[str, ...], result: DType | None, needs_elements: bool
+) -> Callable[..., Type]:
     def infer(attrs: Any, x: Type) -> Type:
         t = tensor(name, x)
         require(name, t, kinds=kinds)
         axes = check_axes(name, attrs.axes, t.rank)
         if needs_elements and product([t.shape[a] for a in axes]) == 0:
-            raise ShapeError(f"{name} over axes {axes} of {show(t.shape)} has no element to choose",
-                             hint="an empty reduction has no identity here")
+            raise ShapeError(
+                f"{name} over axes {axes} of {show(t.shape)} has no element to choose",
+                hint="an empty reduction has no identity here",
+            )
         return TensorType(result or t.dtype, reduced(t.shape, axes))
 
     return infer
@@ -58,7 +62,9 @@ def _prod_vjp(b: Any, n: Any, g: Any, x: Any) -> list[Any]:
     is_zero = b.eq(x, zero)
     zeros = b.sum(b.cast(is_zero, dtype=x.dtype), axes=axes)
     safe = b.select(is_zero, one_, x)
-    rest = b.prod(safe, axes=axes)  # of the nonzero elements; differentiable once more where there is at most one zero
+    rest = b.prod(
+        safe, axes=axes
+    )  # of the nonzero elements; differentiable once more where there is at most one zero
     none = b.eq(_spread(b, n, zeros, x), zero)
     single = b.and_(b.eq(_spread(b, n, zeros, x), one_), is_zero)
     whole = _spread(b, n, rest, x)
@@ -94,27 +100,91 @@ def _whole(f: Any) -> Callable[..., Any]:
 
 
 _EMPTY = (one(0, 3, attrs={"axes": (0,)}),)
-_FULL = (one(3, 17, attrs={"axes": (1,)}), one(5, 4, 3, attrs={"axes": (0, 2)}), one(19, 3, attrs={"axes": (0,)}),
-         one(2, 3, attrs={"axes": ()}), one(4, 5, attrs={"axes": (0, 1)}))
-_KIND = {FLOAT: ("float",), NUMBER: ("float", "int", "uint"), ALL: ("float", "int", "uint", "bool"), ("bool",): ("bool",)}
+_FULL = (
+    one(3, 17, attrs={"axes": (1,)}),
+    one(5, 4, 3, attrs={"axes": (0, 2)}),
+    one(19, 3, attrs={"axes": (0,)}),
+    one(2, 3, attrs={"axes": ()}),
+    one(4, 5, attrs={"axes": (0, 1)}),
+)
+_KIND = {
+    FLOAT: ("float",),
+    NUMBER: ("float", "int", "uint"),
+    ALL: ("float", "int", "uint", "bool"),
+    ("bool",): ("bool",),
+}
 
 
-def _register(name: str, reference: Callable[..., Any], doc: str, dtypes: tuple[str, ...], *, result: DType | None = None,
-              vjp: Any = None, empty: bool = True, exact: bool = True) -> None:
-    register(OpDef(name, 1, _infer(name, _KIND[dtypes], result, not empty), quiet(reference), Kind.REDUCTION,
-                   (Attr("axes", "ints"),), vjp=vjp, doc=doc, family="reduction", dtypes=dtypes, exact=exact,
-                   samples=_FULL + (_EMPTY if empty else ()),
-                   bad=(one(3, attrs={"axes": (1,)}), one(3, 3, attrs={"axes": (0, 0)}), one(3))))
+def _register(
+    name: str,
+    reference: Callable[..., Any],
+    doc: str,
+    dtypes: tuple[str, ...],
+    *,
+    result: DType | None = None,
+    vjp: Any = None,
+    empty: bool = True,
+    exact: bool = True,
+) -> None:
+    register(
+        OpDef(
+            name,
+            1,
+            _infer(name, _KIND[dtypes], result, not empty),
+            quiet(reference),
+            Kind.REDUCTION,
+            (Attr("axes", "ints"),),
+            vjp=vjp,
+            doc=doc,
+            family="reduction",
+            dtypes=dtypes,
+            exact=exact,
+            samples=_FULL + (_EMPTY if empty else ()),
+            bad=(one(3, attrs={"axes": (1,)}), one(3, 3, attrs={"axes": (0, 0)}), one(3)),
+        )
+    )
 
 
-_register("sum", _whole(np.sum), "Sum; sixteen-bit floats accumulate in float32; integers wrap.", NUMBER, exact=False,
-          vjp=lambda b, n, g, x: [_spread(b, n, g, x)])
+_register(
+    "sum",
+    _whole(np.sum),
+    "Sum; sixteen-bit floats accumulate in float32; integers wrap.",
+    NUMBER,
+    exact=False,
+    vjp=lambda b, n, g, x: [_spread(b, n, g, x)],
+)
 _register("prod", _whole(np.prod), "Product.", NUMBER, exact=False, vjp=_prod_vjp)
-_register("max", _axes(np.max), "Greatest element; NaN wins. Ties share the gradient.", NUMBER, vjp=_extreme_vjp, empty=False)
-_register("min", _axes(np.min), "Least element; NaN wins. Ties share the gradient.", NUMBER, vjp=_extreme_vjp, empty=False)
-_register("argmax", _arg(np.argmax), "Index of the first greatest element, in row-major order of the reduced axes; NaN wins.",
-          NUMBER, result=i64, empty=False)
-_register("argmin", _arg(np.argmin), "Index of the first least element, in row-major order of the reduced axes; NaN wins.",
-          NUMBER, result=i64, empty=False)
+_register(
+    "max",
+    _axes(np.max),
+    "Greatest element; NaN wins. Ties share the gradient.",
+    NUMBER,
+    vjp=_extreme_vjp,
+    empty=False,
+)
+_register(
+    "min",
+    _axes(np.min),
+    "Least element; NaN wins. Ties share the gradient.",
+    NUMBER,
+    vjp=_extreme_vjp,
+    empty=False,
+)
+_register(
+    "argmax",
+    _arg(np.argmax),
+    "Index of the first greatest element, in row-major order of the reduced axes; NaN wins.",
+    NUMBER,
+    result=i64,
+    empty=False,
+)
+_register(
+    "argmin",
+    _arg(np.argmin),
+    "Index of the first least element, in row-major order of the reduced axes; NaN wins.",
+    NUMBER,
+    result=i64,
+    empty=False,
+)
 _register("any", _axes(np.any), "True where some element is.", ("bool",), result=boolean)
 _register("all", _axes(np.all), "True where every element is.", ("bool",), result=boolean)

@@ -60,10 +60,11 @@ def _best(attrs: Any, t: TensorType, x: Array) -> tuple[Array, Array]:
 def _window_max_vjp(b: Builder, node: Node, g: Node, x: Node) -> list[Node | None]:
     at, lead = node.attrs, x.shape[: len(x.shape) - len(node.attrs.window)]
     index = b.window_argmax(x, window=at.window, stride=at.stride, pads=at.pads, dilation=at.dilation)
-    positions = (*lead, product(g.shape[len(lead):]))
-    zeros = b.full(0, x.dtype, (*lead, product(x.shape[len(lead):])))
-    dx = b.scatter_add(zeros, b.reshape(index, shape=positions), b.reshape(g, shape=positions),
-                       axis=len(lead))
+    positions = (*lead, product(g.shape[len(lead) :]))
+    zeros = b.full(0, x.dtype, (*lead, product(x.shape[len(lead) :])))
+    dx = b.scatter_add(
+        zeros, b.reshape(index, shape=positions), b.reshape(g, shape=positions), axis=len(lead)
+    )
     return [b.reshape(dx, shape=x.shape)]
 
 
@@ -72,7 +73,7 @@ def _window_sum(attrs: Any, t: TensorType, x: Array) -> Array:
     whole = padded(x, attrs.pads, 0)
     total = np.zeros(shape, whole.dtype)
     with np.errstate(all="ignore"):
-        for _, cut in taps(attrs, attrs.window, shape[-len(attrs.window):]):
+        for _, cut in taps(attrs, attrs.window, shape[-len(attrs.window) :]):
             total += whole[cut]
     return total
 
@@ -85,8 +86,10 @@ def _infer_window_spread(attrs: Any, dy: Type) -> Type:
         raise AttributeValueError(f"{op}: spatial {show(spatial)} needs {len(attrs.window)} extents")
     expected = out_extents(op, attrs, spatial, attrs.window)
     if t.shape[lead:] != expected:
-        raise ShapeError(f"{op}: the operand {t} ends in {show(t.shape[lead:])}, windows over "
-                         f"{show(spatial)} give {show(expected)}")
+        raise ShapeError(
+            f"{op}: the operand {t} ends in {show(t.shape[lead:])}, windows over "
+            f"{show(spatial)} give {show(expected)}"
+        )
     return t.with_shape(t.shape[:lead] + spatial)
 
 
@@ -100,7 +103,7 @@ def _window_spread(attrs: Any, t: TensorType, dy: Array) -> Array:
 
 
 def _window_sum_vjp(b: Builder, node: Node, g: Node, x: Node) -> list[Node | None]:
-    spatial = x.shape[len(x.shape) - len(node.attrs.window):]
+    spatial = x.shape[len(x.shape) - len(node.attrs.window) :]
     return [b.window_spread(g, **node.attrs._asdict(), spatial=spatial)]
 
 
@@ -108,53 +111,117 @@ def _window_spread_vjp(b: Builder, node: Node, g: Node, dy: Node) -> list[Node |
     return [b.window_sum(g, **{a.name: getattr(node.attrs, a.name) for a in _ATTRS})]
 
 
-def _at(window: tuple[int, ...], stride: tuple[int, ...], pads: tuple[tuple[int, int], ...],
-        dilation: tuple[int, ...] | None = None, **more: Any) -> dict[str, Any]:
-    return {"window": window, "stride": stride, "pads": pads, "dilation": dilation or (1,) * len(window),
-            **more}
+def _at(
+    window: tuple[int, ...],
+    stride: tuple[int, ...],
+    pads: tuple[tuple[int, int], ...],
+    dilation: tuple[int, ...] | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    return {
+        "window": window,
+        "stride": stride,
+        "pads": pads,
+        "dilation": dilation or (1,) * len(window),
+        **more,
+    }
 
 
 _SAMPLES = (
     one(2, 3, 6, 7, attrs=_at((2, 2), (2, 2), ((0, 0), (0, 0)))),
     one(1, 2, 5, 9, attrs=_at((3, 2), (2, 1), ((1, 1), (0, 1)))),
-    one(2, 11, attrs=_at((3,), (3,), ((2, 1),), (2,))), one(7, attrs=_at((7,), (1,), ((0, 0),))),
+    one(2, 11, attrs=_at((3,), (3,), ((2, 1),), (2,))),
+    one(7, attrs=_at((7,), (1,), ((0, 0),))),
     one(1, 1, 3, 4, 5, attrs=_at((2, 1, 3), (1, 2, 2), ((0, 0), (0, 0), (1, 1)))),
-    one(0, 2, 4, attrs=_at((2,), (1,), ((0, 0),))))
+    one(0, 2, 4, attrs=_at((2,), (1,), ((0, 0),))),
+)
 _BAD = (
-    one(2, 3, attrs=_at((5,), (1,), ((0, 1),))), one(2, 3, attrs=_at((2,), (0,), ((0, 0),))),
-    one(2, 3, attrs=_at((2,), (1,), ((0, -1),))), one(3, attrs=_at((2, 2), (1, 1), ((0, 0), (0, 0)))),
-    one(2, 3, attrs=_at((0,), (1,), ((0, 0),))), one(2, 3, attrs=_at((), (), ())),
-    one(2, 3, attrs=_at((2,), (1, 1), ((0, 0),))))
+    one(2, 3, attrs=_at((5,), (1,), ((0, 1),))),
+    one(2, 3, attrs=_at((2,), (0,), ((0, 0),))),
+    one(2, 3, attrs=_at((2,), (1,), ((0, -1),))),
+    one(3, attrs=_at((2, 2), (1, 1), ((0, 0), (0, 0)))),
+    one(2, 3, attrs=_at((0,), (1,), ((0, 0),))),
+    one(2, 3, attrs=_at((), (), ())),
+    one(2, 3, attrs=_at((2,), (1, 1), ((0, 0),))),
+)
 
-register(OpDef(
-    "window_max", 1, lambda a, x: _pooled("window_max", a, x), lambda a, t, x: _best(a, t, x)[0], Kind.OPAQUE,
-    _ATTRS,
-    vjp=_window_max_vjp, family="window", dtypes=DTYPES, exact=True, samples=_SAMPLES, bad=_BAD,
-    doc="Greatest element of every window over the last `len(window)` axes; NaN wins, padding never does (a "
-        "window of nothing but padding gives the dtype's minimum)."))
+register(
+    OpDef(
+        "window_max",
+        1,
+        lambda a, x: _pooled("window_max", a, x),
+        lambda a, t, x: _best(a, t, x)[0],
+        Kind.OPAQUE,
+        _ATTRS,
+        vjp=_window_max_vjp,
+        family="window",
+        dtypes=DTYPES,
+        exact=True,
+        samples=_SAMPLES,
+        bad=_BAD,
+        doc="Greatest element of every window over the last `len(window)` axes; NaN wins, padding never does (a "
+        "window of nothing but padding gives the dtype's minimum).",
+    )
+)
 
-register(OpDef(
-    "window_argmax", 1, lambda a, x: _pooled("window_argmax", a, x).with_dtype(i64),
-    lambda a, t, x: _best(a, t, x)[1], Kind.OPAQUE, _ATTRS, family="window", dtypes=DTYPES, exact=True,
-    samples=_SAMPLES, bad=_BAD,
-    doc="Row-major index over the unpadded window axes of what `window_max` takes: the first of equal "
-        "elements, the first NaN if there is one; 0 for a window of nothing but padding."))
+register(
+    OpDef(
+        "window_argmax",
+        1,
+        lambda a, x: _pooled("window_argmax", a, x).with_dtype(i64),
+        lambda a, t, x: _best(a, t, x)[1],
+        Kind.OPAQUE,
+        _ATTRS,
+        family="window",
+        dtypes=DTYPES,
+        exact=True,
+        samples=_SAMPLES,
+        bad=_BAD,
+        doc="Row-major index over the unpadded window axes of what `window_max` takes: the first of equal "
+        "elements, the first NaN if there is one; 0 for a window of nothing but padding.",
+    )
+)
 
-register(OpDef(
-    "window_sum", 1, lambda a, x: _pooled("window_sum", a, x), _window_sum, Kind.OPAQUE, _ATTRS,
-    vjp=_window_sum_vjp,
-    family="window", dtypes=DTYPES, samples=_SAMPLES, bad=_BAD,
-    doc="Sum of every zero-padded window over the last `len(window)` axes, taps in row-major order, in the "
-        "compute dtype."))
+register(
+    OpDef(
+        "window_sum",
+        1,
+        lambda a, x: _pooled("window_sum", a, x),
+        _window_sum,
+        Kind.OPAQUE,
+        _ATTRS,
+        vjp=_window_sum_vjp,
+        family="window",
+        dtypes=DTYPES,
+        samples=_SAMPLES,
+        bad=_BAD,
+        doc="Sum of every zero-padded window over the last `len(window)` axes, taps in row-major order, in the "
+        "compute dtype.",
+    )
+)
 
-register(OpDef(
-    "window_spread", 1, _infer_window_spread, _window_spread, Kind.OPAQUE, (*_ATTRS, Attr("spatial", "dims")),
-    vjp=_window_spread_vjp, family="window", dtypes=DTYPES,
-    doc="The transpose of `window_sum`: every element of the result, of extents `spatial`, sums the windows "
+register(
+    OpDef(
+        "window_spread",
+        1,
+        _infer_window_spread,
+        _window_spread,
+        Kind.OPAQUE,
+        (*_ATTRS, Attr("spatial", "dims")),
+        vjp=_window_spread_vjp,
+        family="window",
+        dtypes=DTYPES,
+        doc="The transpose of `window_sum`: every element of the result, of extents `spatial`, sums the windows "
         "it is in, taps in row-major order.",
-    samples=(one(2, 3, 3, 3, attrs=_at((2, 2), (2, 2), ((0, 0), (0, 0)), spatial=(6, 7))),
-             one(1, 2, 3, 9, attrs=_at((3, 2), (2, 1), ((1, 1), (0, 1)), spatial=(5, 9))),
-             one(2, 4, attrs=_at((3,), (3,), ((2, 1),), (2,), spatial=(11,))),
-             one(0, 2, 3, attrs=_at((2,), (1,), ((0, 0),), spatial=(4,)))),
-    bad=(one(2, 3, attrs=_at((2,), (1,), ((0, 0),), spatial=(3,))),
-         one(2, 3, attrs=_at((2,), (1,), ((0, 0),), spatial=(4, 4))))))
+        samples=(
+            one(2, 3, 3, 3, attrs=_at((2, 2), (2, 2), ((0, 0), (0, 0)), spatial=(6, 7))),
+            one(1, 2, 3, 9, attrs=_at((3, 2), (2, 1), ((1, 1), (0, 1)), spatial=(5, 9))),
+            one(2, 4, attrs=_at((3,), (3,), ((2, 1),), (2,), spatial=(11,))),
+            one(0, 2, 3, attrs=_at((2,), (1,), ((0, 0),), spatial=(4,))),
+        ),
+        bad=(
+            one(2, 3, attrs=_at((2,), (1,), ((0, 0),), spatial=(3,))),
+            one(2, 3, attrs=_at((2,), (1,), ((0, 0),), spatial=(4, 4))),
+        ),
+    )
+)

@@ -24,8 +24,9 @@ from ..types import TensorType, TupleType
 MAX_INLINE = 1 << 24  # elements of an inline constant: a typo in a shape must not take the machine's memory
 
 
-def parse_graph(text: str, constants: Mapping[str, np.ndarray[Any, Any]] | None = None,
-                file: str = "<ir>") -> Graph:
+def parse_graph(
+    text: str, constants: Mapping[str, np.ndarray[Any, Any]] | None = None, file: str = "<ir>"
+) -> Graph:
     """The graph a text describes, verified operator by operator.
 
     Args:
@@ -43,7 +44,7 @@ def parse_graph(text: str, constants: Mapping[str, np.ndarray[Any, Any]] | None 
         raise IRSyntaxError(str(error).splitlines()[0], source=text, line=1, column=1, file=file) from None
     reader = _Reader(text, constants or {}, file)
     try:
-        return reader.graph(tree.children[0], inner=False)
+        return reader.graph(_tree(tree.children[0]), inner=False)
     except RecursionError:
         raise IRSyntaxError("nested too deeply", source=text, line=1, column=1, file=file) from None
 
@@ -56,16 +57,29 @@ def _lark() -> Lark:
 
 def _syntax_error(error: UnexpectedInput, text: str, file: str) -> IRSyntaxError:
     line, column = error.line, error.column
-    if isinstance(error, UnexpectedEOF) or (isinstance(error, UnexpectedToken) and error.token.type == "$END"):
+    if isinstance(error, UnexpectedEOF) or (
+        isinstance(error, UnexpectedToken) and error.token.type == "$END"
+    ):
         lines = text.splitlines() or [""]
-        return IRSyntaxError("the text ends in the middle of a graph", source=text, line=len(lines),
-                             column=len(lines[-1]) + 1, file=file)
+        return IRSyntaxError(
+            "the text ends in the middle of a graph",
+            source=text,
+            line=len(lines),
+            column=len(lines[-1]) + 1,
+            file=file,
+        )
     if isinstance(error, UnexpectedToken):
         wanted = ", ".join(sorted(_token_name(t) for t in error.accepts or error.expected)[:8])
         message = f"unexpected {str(error.token)!r}; expected one of: {wanted}"
     else:
-        message = f"unexpected character {text[error.pos_in_stream]!r}"
+        message = f"unexpected character {text[error.pos_in_stream or 0]!r}"
     return IRSyntaxError(message, source=text, line=max(line, 1), column=max(column, 1), file=file)
+
+
+def _tree(child: Any) -> Tree[Any]:
+    """The first rule's only child (the grammar gives no other shape)."""
+    assert isinstance(child, Tree)
+    return child
 
 
 def _token_name(terminal: str) -> str:
@@ -81,13 +95,13 @@ class _Reader:
 
     def fail(self, message: str, at: Any) -> IRSyntaxError:
         """An error at a token or tree."""
-        line, column = (at.line, at.column) if isinstance(at, Token) else (
-            getattr(at.meta, "line", 1), getattr(at.meta, "column", 1))
+        where = at if isinstance(at, Token) else at.meta
+        line, column = getattr(where, "line", None) or 1, getattr(where, "column", None) or 1
         return IRSyntaxError(message, source=self.text, line=line, column=column, file=self.file)
 
     # -- graphs -------------------------------------------------------------------------------------------------
 
-    def graph(self, tree: Tree[Token], inner: bool) -> Graph:
+    def graph(self, tree: Tree[Any], inner: bool) -> Graph:
         name = self.name(tree.children[0]) if tree.children[0] is not None else ""
         sizes = self.sizes(tree.children[1])
         params = [t for t in tree.children[2:-1] if isinstance(t, Tree) and t.data == "param"]
@@ -118,12 +132,12 @@ class _Reader:
     def sizes(self, tree: Any) -> tuple[tuple[str, int], ...]:
         if tree is None:
             return ()
-        pairs = [(str(t.children[0]), self.int(t.children[1])) for t in tree.children if t is not None]
+        pairs = [(str(t.children[0]), self.integer(t.children[1])) for t in tree.children if t is not None]
         if len(dict(pairs)) != len(pairs):
             raise self.fail("a size is named twice", tree)
         return tuple(pairs)
 
-    def param(self, tree: Tree[Token]) -> InputSpec:
+    def param(self, tree: Tree[Any]) -> InputSpec:
         value, type_tree, role, default = tree.children
         spec_type = self.type(type_tree)
         if role is not None and str(role) not in ROLES:
@@ -134,10 +148,18 @@ class _Reader:
                 raise self.fail("only scalars have a default", default)
             array = self.scalar(default, spec_type.dtype)
             number = array.astype(np.float64).item() if spec_type.dtype.is_float else array.item()
-        return InputSpec(self.value_name(value), spec_type, str(role) if role is not None else "batch", number)
+        return InputSpec(
+            self.value_name(value), spec_type, str(role) if role is not None else "batch", number
+        )
 
-    def outputs(self, tree: Tree[Token], name: str, specs: list[InputSpec], values: dict[str, Node],
-                sizes: tuple[tuple[str, int], ...]) -> Graph:
+    def outputs(
+        self,
+        tree: Tree[Any],
+        name: str,
+        specs: list[InputSpec],
+        values: dict[str, Node],
+        sizes: tuple[tuple[str, int], ...],
+    ) -> Graph:
         nodes, names, donations = [], [], []
         index = {s.name: i for i, s in enumerate(specs)}
         for t in tree.children:
@@ -184,7 +206,9 @@ class _Reader:
         stated = tuple(self.type(t) for t in tree.children if t is not None)
         if stated != node.result_types:
             inferred = ", ".join(map(str, node.result_types))
-            raise self.fail(f"{node.op.name} gives {inferred}, the text says {', '.join(map(str, stated))}", tree)
+            raise self.fail(
+                f"{node.op.name} gives {inferred}, the text says {', '.join(map(str, stated))}", tree
+            )
 
     def define(self, node: Node, targets: list[Tree[Token]], values: dict[str, Node]) -> None:
         if isinstance(node.type, TupleType):
@@ -220,7 +244,9 @@ class _Reader:
         if tree.data == "scope":
             return Place(None, self.string(tree.children[0]))
         file, line, scope = tree.children
-        return Place(Location(self.string(file), self.int(line)), self.string(scope) if scope is not None else "")
+        return Place(
+            Location(self.string(file), self.integer(line)), self.string(scope) if scope is not None else ""
+        )
 
     # -- attributes ---------------------------------------------------------------------------------------------
 
@@ -236,7 +262,7 @@ class _Reader:
         return found
 
     def attr_value(self, tree: Tree[Any]) -> Any:
-        child = tree.children[0]
+        child: Any = tree.children[0]
         match child.data:
             case "scalar_float":
                 return float(child.children[0])
@@ -268,7 +294,9 @@ class _Reader:
         numbers = [t for t in tree.children[1:] if t is not None]
         shape = const_type.shape
         if not all(isinstance(d, int) for d in shape) or const_type.size != len(numbers):
-            raise self.fail(f"a constant {const_type} needs {const_type.size} numbers, {len(numbers)} given", tree)
+            raise self.fail(
+                f"a constant {const_type} needs {const_type.size} numbers, {len(numbers)} given", tree
+            )
         flat = [self.scalar(t, const_type.dtype) for t in numbers]
         array = np.stack(flat) if flat else np.empty(0, const_type.dtype.numpy)
         return Constant(array.reshape(tuple(int(d) for d in shape if isinstance(d, int))))
@@ -279,7 +307,9 @@ class _Reader:
             raise self.fail(f"constant @{key} is not in the side file", tree.children[1])
         constant = Constant(self.constants[key])
         if constant.type != const_type:
-            raise self.fail(f"constant @{key} is {constant.type}, the text says {const_type}", tree.children[1])
+            raise self.fail(
+                f"constant @{key} is {constant.type}, the text says {const_type}", tree.children[1]
+            )
         return constant
 
     def scalar(self, tree: Tree[Any], element: DType) -> np.ndarray[Any, Any]:
@@ -312,7 +342,7 @@ class _Reader:
         try:
             match tree.data:
                 case "number":
-                    return self.int_text(parts[0])
+                    return self.natural(parts[0])
                 case "size_name":
                     return sym(str(parts[0]))
                 case "neg":
@@ -333,11 +363,11 @@ class _Reader:
             raise self.fail("division by zero", tree) from None
         raise self.fail("expected an extent", tree)
 
-    def int(self, tree: Any) -> int:
-        value = self.int_text(tree.children[0])
+    def integer(self, tree: Any) -> int:
+        value = self.natural(tree.children[0])
         return -value if tree.data == "negative" else value
 
-    def int_text(self, token: Token) -> int:
+    def natural(self, token: Token) -> int:
         if len(token) > 18:
             raise self.fail("the number does not fit 64 bits", token)
         return int(token)

@@ -18,12 +18,42 @@ from ..types import TupleType
 
 INLINE_LIMIT = 64  # elements of a constant printed in place when a side file is at hand
 _PLAIN = re.compile(r"[A-Za-z_][\w.]*\Z")
-_KEYWORDS = frozenset({"graph", "return", "sizes", "in", "max", "none", "true", "false", "inf", "nan",
-                       "bf16", "f64", "f32", "f16", "i8", "i16", "i32", "i64", "u8", "u32", "u64", "bool", "_"})
+_KEYWORDS = frozenset(
+    {
+        "graph",
+        "return",
+        "sizes",
+        "in",
+        "max",
+        "none",
+        "true",
+        "false",
+        "inf",
+        "nan",
+        "bf16",
+        "f64",
+        "f32",
+        "f16",
+        "i8",
+        "i16",
+        "i32",
+        "i64",
+        "u8",
+        "u32",
+        "u64",
+        "bool",
+        "_",
+    }
+)
 
 
-def print_graph(graph: Graph, *, constants: MutableMapping[str, np.ndarray[Any, Any]] | None = None,
-                places: bool = False, scopes: bool = True) -> str:
+def print_graph(
+    graph: Graph,
+    *,
+    constants: MutableMapping[str, np.ndarray[Any, Any]] | None = None,
+    places: bool = False,
+    scopes: bool = True,
+) -> str:
     """The text of a graph.
 
     Args:
@@ -63,8 +93,9 @@ def scalar_text(value: Any, dtype: DType) -> str:
 
 
 class _Printer:
-    def __init__(self, constants: MutableMapping[str, np.ndarray[Any, Any]] | None, places: bool,
-                 scopes: bool) -> None:
+    def __init__(
+        self, constants: MutableMapping[str, np.ndarray[Any, Any]] | None, places: bool, scopes: bool
+    ) -> None:
         self.constants, self.places, self.scopes = constants, places, scopes
 
     def graph(self, g: Graph, indent: str) -> str:
@@ -125,13 +156,18 @@ class _Printer:
 
     def statement(self, node: Node, names: dict[Node, str], indent: str) -> str:
         if isinstance(node.type, TupleType):
-            projections = {n.attrs.index: names[n] for n in names if n.op.name == "result" and n.inputs[0] is node}
+            projections = {
+                n.attrs.index: names[n] for n in names if n.op.name == "result" and n.inputs[0] is node
+            }
             targets = ", ".join(projections.get(i, "_") for i in range(len(node.type.items)))
         else:
             targets = names[node]
         line = f"{indent}{targets} = {node.op.name}({', '.join(names[i] for i in node.inputs)})"
-        attrs = [f"{a.name}={self._attr(a.kind, v, indent)}" for a, v in zip(node.op.attrs, node.attrs, strict=True)
-                 if not (a.default is None and v is None) and (a.kind == "graph" or not _is_default(a.default, v))]
+        attrs = [
+            f"{a.name}={self._attr(a.kind, v, indent)}"
+            for a, v in zip(node.op.attrs, node.attrs, strict=True)
+            if not (a.default is None and v is None) and (a.kind == "graph" or not _is_default(a.default, v))
+        ]
         if attrs:
             line += " {" + ", ".join(attrs) + "}"
         line += f" : {node.type}"

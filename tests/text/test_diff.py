@@ -35,6 +35,10 @@ def test_signature_and_outputs() -> None:
 
 
 def test_a_changed_attribute() -> None:
-    a, b = "graph g (%x: f32[4]) { %0 = mul(%x, f32(2.0)) return y = %0 }", "graph g (%x: f32[4]) { %0 = mul(%x, f32(3.0)) return y = %0 }"
+    a, b = (
+        "graph g (%x: f32[4]) { %0 = mul(%x, f32(2.0)) return y = %0 }",
+        "graph g (%x: f32[4]) { %0 = mul(%x, f32(3.0)) return y = %0 }",
+    )
     assert diff_graphs(parse_graph(a), parse_graph(b)) == (
-        "- %0 = mul(%x, f32(2.0)) : f32[4]\n+ %0 = mul(%x, f32(3.0)) : f32[4]\n")
+        "- %0 = mul(%x, f32(2.0)) : f32[4]\n+ %0 = mul(%x, f32(3.0)) : f32[4]\n"
+    )

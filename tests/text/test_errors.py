@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 
 import pytest
-
 from tracemill.ir.errors import IRSyntaxError, TracemillError
 from tracemill.ir.text import parse_graph, print_graph
 from tracemill.ir.verify import verify
@@ -64,7 +63,9 @@ def test_the_text_is_valid() -> None:
     assert parse_graph(print_graph(graph)) == graph
 
 
-@pytest.mark.parametrize(("old", "new", "message", "line", "column"), MISTAKES, ids=[m[2][:30] for m in MISTAKES])
+@pytest.mark.parametrize(
+    ("old", "new", "message", "line", "column"), MISTAKES, ids=[m[2][:30] for m in MISTAKES]
+)
 def test_mistakes_show_line_and_caret(old: str, new: str, message: str, line: int, column: int) -> None:
     assert old in VALID
     broken = VALID.replace(old, new, 1)
@@ -95,18 +96,18 @@ def test_deep_nesting_does_not_overflow(opening: str) -> None:
 
 def _mutate(rng: random.Random, text: str) -> str:
     """One to three random edits: characters, tokens, lines."""
-    alphabet = "%{}[]()=,:->\"@#+*/ \n0123456789abfgmxBN_.\0é\x7f"
+    alphabet = '%{}[]()=,:->"@#+*/ \n0123456789abfgmxBN_.\0é\x7f'
     for _ in range(rng.randint(1, 3)):
         i, j = sorted(rng.randrange(len(text)) for _ in range(2))
         match rng.randrange(6):
             case 0:
                 text = text[:i] + rng.choice(alphabet) + text[i:]
             case 1:
-                text = text[:i] + rng.choice(alphabet) + text[i + 1:]
+                text = text[:i] + rng.choice(alphabet) + text[i + 1 :]
             case 2:
-                text = text[:i] + text[min(j, i + rng.randint(1, 30)):]
+                text = text[:i] + text[min(j, i + rng.randint(1, 30)) :]
             case 3:
-                text = text[:i] + text[j:j + rng.randint(1, 30)] + text[i:]
+                text = text[:i] + text[j : j + rng.randint(1, 30)] + text[i:]
             case 4:
                 lines = text.split("\n")
                 a, b = rng.randrange(len(lines)), rng.randrange(len(lines))
