@@ -92,9 +92,7 @@ class Convolution:
         """The tile in use."""
         return self.tile or tile_shape(self.dtype.compute)
 
-    def pad_row(
-        self, target: str, target_step: int | str, operand: str, source: str, source_step: int
-    ) -> str:
+    def pad_row(self, target: str, target_step: int | str, operand: str, source: str, source_step: int) -> str:
         """Lines: a zero-padded row of the image, `width` long, `[first, stop)` of it from an operand."""
         if not self.narrow:
             return (

@@ -63,9 +63,7 @@ class ConvForward(Convolution):
             extents=extent_loads(ConvDims._fields),
             call=self._call(),
             pad=self.pad_row("target", 1, "x", "source", self.stride[1]),
-            weights=f"weights = {self.dtype.compute}_at(scratch, weights_at, 3)\n{narrow}"
-            if self.narrow
-            else "",
+            weights=f"weights = {self.dtype.compute}_at(scratch, weights_at, 3)\n{narrow}" if self.narrow else "",
             output="" if self.epilogue else f"y = {storage(self.dtype)}_ptr(buffers, 2)",
             finish=self._finish(),
             **constants,
@@ -76,9 +74,7 @@ class ConvForward(Convolution):
     @property
     def _phases(self) -> tuple[int, int]:
         """Sub-images by position modulo the stride: every tap reads one of them at unit stride."""
-        return tuple(
-            min(s, (k - 1) * d + 1) for k, d, s in zip(self.taps, self.dilation, self.stride, strict=True)
-        )  # type: ignore[return-value]
+        return tuple(min(s, (k - 1) * d + 1) for k, d, s in zip(self.taps, self.dilation, self.stride, strict=True))  # type: ignore[return-value]
 
     @property
     def _filter_block(self) -> int:

@@ -67,9 +67,7 @@ class ConvInputGrad(Convolution):
             extents=extent_loads(ConvDims._fields),
             call=self._call(),
             pad=self.pad_row("target", 1, "dy", "source", 1),
-            weights=f"weights = {self.dtype.compute}_at(scratch, weights_at, 4)\n{narrow}"
-            if self.narrow
-            else "",
+            weights=f"weights = {self.dtype.compute}_at(scratch, weights_at, 4)\n{narrow}" if self.narrow else "",
             output="" if self.epilogue else f"dx = {storage(self.dtype)}_ptr(buffers, 2)",
             finish=self._finish(),
             **constants,
@@ -101,9 +99,7 @@ class ConvInputGrad(Convolution):
     def _finish(self) -> str:
         if self.epilogue is None:
             target = (f"target + first * {self.stride[1]}", "in_h * in_w", self.stride[1])
-            copy = self.copy_rows(
-                "dx", target, ("place * width + first", "acc_row"), ("count", "last - first")
-            )
+            copy = self.copy_rows("dx", target, ("place * width + first", "acc_row"), ("count", "last - first"))
             return fill(_STORE, copy=copy, **self.constants())
         if self._residues != 1:
             raise ValueError("an input gradient takes an epilogue only at stride 1")

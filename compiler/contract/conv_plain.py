@@ -169,9 +169,7 @@ class PlainConvolution:
             load(self.dtype, "dy", "dy_row + col"),
             load(self.dtype, "x", f"base + col * {self.strides[-1]}"),
         )
-        inner = fill(
-            _WEIGHT_ROW, flat=self._flat("in", "at"), out_flat=self._flat("out", "o"), add=add, **constants
-        )
+        inner = fill(_WEIGHT_ROW, flat=self._flat("in", "at"), out_flat=self._flat("out", "o"), add=add, **constants)
         for i in reversed(self._axes[:-1]):
             inner = fill(_OVER_ROWS, i=i, S=self.strides[i], D=self.dilations[i], body=inner)
         over_batch = fill(
@@ -182,9 +180,7 @@ class PlainConvolution:
         )
         for i in reversed(self._axes):
             name = "k" if i == self._axes[-1] else f"k_{i}"
-            over_batch = fill(
-                "for $name in range($K):\n    $body", name=name, K=self.window[i], body=over_batch
-            )
+            over_batch = fill("for $name in range($K):\n    $body", name=name, K=self.window[i], body=over_batch)
         return fill(_WEIGHT, body=over_batch, **constants)
 
 

@@ -20,7 +20,9 @@ from .tiles import MicroKernel, TileShape, tile_shape
 
 # Filter tiles that one step's neighbours share an image copy for.
 _FILTER_TILES = 8
+# Output pixels of one copy; of one that lays all taps of a pixel side by side (it should stay in the first cache).
 _PIXELS = 1024
+_PIXELS_OF_FEW = 256
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class ConvWeightGrad(Convolution):
     def scratch_bytes(self, dims: ConvDims) -> Dim:
         """Scratch bytes of one thread: accumulators, offset table, widened dy, padded pixels."""
         (kh, kw), (sh, sw), (dh, dw), tile = self.taps, self.stride, self.dilation, self.register_tile
-        size, rows = self.dtype.compute.itemsize, rows_per_chunk(dims.out_w, _PIXELS)
+        size, rows = self.dtype.compute.itemsize, rows_per_chunk(dims.out_w, self._pixels)
         pixels = rows * dims.out_w
         height, width = (
             (rows - 1) * sh + (kh - 1) * dh + 1,
@@ -62,14 +64,12 @@ class ConvWeightGrad(Convolution):
         )
         image = (pixels * tile.columns if self.few else height * width * self._channel_block) + SLACK
         widened = _FILTER_TILES * tile.rows * pixels if self.narrow else 0
-        return (
-            self._accumulator_bytes + aligned(pixels * 16) + aligned(widened * size) + aligned(image * size)
-        )
+        return self._accumulator_bytes + aligned(pixels * 16) + aligned(widened * size) + aligned(image * size)
 
     def kernel(self) -> KernelSource:
         """The kernel's source."""
         constants = self.constants() | {
-            "PIXELS": _PIXELS,
+            "PIXELS": self._pixels,
             "FILTER_TILES": _FILTER_TILES,
             "BLOCK": self._channel_block,
             "RUNS": self._runs,
@@ -132,6 +132,10 @@ class ConvWeightGrad(Convolution):
             "run_at": f"(udiv({first_tap}, {kw}) * {dh} * width + urem({first_tap}, {kw}) * {dw}) * block",
             "column": f"udiv(tap, {run_taps}) * {self._run_row} + urem(tap, {run_taps}) * block",
         }
+
+    @property
+    def _pixels(self) -> int:
+        return _PIXELS_OF_FEW if self.few else _PIXELS
 
     @property
     def _run_taps(self) -> int:

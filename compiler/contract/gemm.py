@@ -52,9 +52,7 @@ class DotGeneral:
         """Own extents in order: sizes, strides in elements, then per batch axis its size and strides."""
         axes = range(self.batch_rank)
         names = ["size_m", "size_n", "size_k", "a_m", "a_k", "b_k", "b_n"]
-        names += (
-            [f"batch_{i}" for i in axes] + [f"a_batch_{i}" for i in axes] + [f"b_batch_{i}" for i in axes]
-        )
+        names += [f"batch_{i}" for i in axes] + [f"a_batch_{i}" for i in axes] + [f"b_batch_{i}" for i in axes]
         if self.strided_out:
             names += ["c_m", "c_n"] + [f"c_batch_{i}" for i in axes]
         return tuple(names)

@@ -20,11 +20,7 @@ from .tiles import parse_micro_kernel
 
 
 def _type_either(*args: Any) -> Any:
-    if (
-        len(args) != 3
-        or not all(isinstance(arg, types.CPointer) for arg in args[1:])
-        or args[1].dtype != args[2].dtype
-    ):
+    if len(args) != 3 or not all(isinstance(arg, types.CPointer) for arg in args[1:]) or args[1].dtype != args[2].dtype:
         return None
     return signature(Pointer(args[1].dtype), types.boolean, *args[1:])
 

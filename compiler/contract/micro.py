@@ -79,9 +79,7 @@ def _strided(kernel: MicroKernel) -> Callable[..., None]:
         resume: int,
     ) -> None:
         steps = np.arange(depth)
-        _accumulate(
-            kernel, c, c_off, c_row, a, a_off + steps * a_k, a_row, b, b_off + steps * b_k, count, resume
-        )
+        _accumulate(kernel, c, c_off, c_row, a, a_off + steps * a_k, a_row, b, b_off + steps * b_k, count, resume)
 
     return rows
 

@@ -56,9 +56,7 @@ def _emit_row_loop(module: Any, kernel: MicroKernel) -> Any:
     at = _const(0)
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     for tile, rows in ((full, kernel.tile.rows), (tail, kernel.tile.tail_rows)):
-        head, body, after = (
-            function.append_basic_block(f"{label}{rows}") for label in ("head", "body", "after")
-        )
+        head, body, after = (function.append_basic_block(f"{label}{rows}") for label in ("head", "body", "after"))
         before = builder.block
         builder.branch(head)
         builder.position_at_end(head)

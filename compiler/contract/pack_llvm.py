@@ -57,11 +57,7 @@ def _square(builder: Any, dtype: str, side: int, dst: Any, dst_row: Any, src: An
     # Interleaving row i with row i + side/2 moves one bit of the row number into the lane number; after
     # log2(side) rounds rows and lanes have changed places.
     for _ in range(side.bit_length() - 1):
-        rows = [
-            builder.shuffle_vector(rows[i], rows[i + side // 2], mask)
-            for i in range(side // 2)
-            for mask in masks
-        ]
+        rows = [builder.shuffle_vector(rows[i], rows[i + side // 2], mask) for i in range(side // 2) for mask in masks]
     for i, value in enumerate(rows):
         builder.store(value, at(dst, dst_row, i)).align = align
 
@@ -73,11 +69,7 @@ def emit_pack(module: Any, dtype: str, columns: int, lanes: int) -> Any:
         return module.globals[name]
     scalar, _ = scalar_type(dtype)
     pointer = scalar.as_pointer()
-    function = internal_function(module, name, [pointer, pointer, _I64, _I64, _I64, _I64])
-    function.attributes.add("minsize")  # its scalar loops are for edges: neither unroll nor vectorise them
-    function.attributes.add("optsize")
-    for arg in function.args[:2]:
-        arg.add_attribute("noalias")
+    function = _row_function(module, name, [pointer, pointer, _I64, _I64, _I64, _I64], (0, 1))
     panel, b, b_k, b_n, depth, width = function.args
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     # Columns that are contiguous in k: whole squares by register transposes.
@@ -110,6 +102,43 @@ def emit_pack(module: Any, dtype: str, columns: int, lanes: int) -> Any:
     return function
 
 
+def _copy_row(builder: Any, dtype: str, dst: Any, dst_step: Any, src: Any, src_step: Any, count: Any) -> None:
+    """`dst[i * dst_step] = src[i * src_step]` for i < count, in vectors where both steps are 1.
+
+    Rows are short: the last vector overlaps the one before it instead of leaving a scalar remainder.
+    """
+    scalar, align = scalar_type(dtype)
+    vector, lanes = ir.VectorType(scalar, 32 // align), _const(32 // align)
+    unit = builder.and_(builder.icmp_signed("==", dst_step, _const(1)), builder.icmp_signed("==", src_step, _const(1)))
+    wide = builder.and_(unit, builder.icmp_signed(">=", count, lanes))
+
+    def move(at: Any) -> None:
+        source = builder.bitcast(builder.gep(src, [at]), vector.as_pointer())
+        target = builder.bitcast(builder.gep(dst, [at]), vector.as_pointer())
+        value = builder.load(source)
+        value.align = align
+        builder.store(value, target).align = align
+
+    with builder.if_else(wide) as (vectors, scalars):
+        with vectors:
+            with cgutils.for_range(builder, builder.sdiv(count, lanes)) as i:
+                move(builder.mul(i.index, lanes))
+            move(builder.sub(count, lanes))
+        with scalars, cgutils.for_range(builder, count) as i:
+            value = builder.load(builder.gep(src, [builder.mul(i.index, src_step)]))
+            builder.store(value, builder.gep(dst, [builder.mul(i.index, dst_step)]))
+
+
+def _row_function(module: Any, name: str, arguments: list[Any], operands: tuple[int, int]) -> Any:
+    """An internal function over two operands that do not overlap, compiled for size: its scalar loops are short."""
+    function = internal_function(module, name, arguments)
+    function.attributes.add("minsize")
+    function.attributes.add("optsize")
+    for at in operands:
+        function.args[at].add_attribute("noalias")
+    return function
+
+
 def emit_pad(module: Any, dtype: str) -> Any:
     """`pad(dst, dst_step, src, src_step, first, stop, width)`; see `primitives`."""
     name = f"pad_{dtype}"
@@ -117,9 +146,7 @@ def emit_pad(module: Any, dtype: str) -> Any:
         return module.globals[name]
     scalar, _ = scalar_type(dtype)
     pointer = scalar.as_pointer()
-    function = internal_function(module, name, [pointer, _I64, pointer, _I64, _I64, _I64, _I64])
-    for arg in (function.args[0], function.args[2]):
-        arg.add_attribute("noalias")
+    function = _row_function(module, name, [pointer, _I64, pointer, _I64, _I64, _I64, _I64], (0, 2))
     dst, dst_step, src, src_step, first, stop, width = function.args
     builder = ir.IRBuilder(function.append_basic_block("entry"))
 
@@ -128,9 +155,9 @@ def emit_pad(module: Any, dtype: str) -> Any:
             builder.store(ir.Constant(scalar, 0.0), builder.gep(dst, [builder.mul(i.index, dst_step)]))
 
     zeros(_const(0), first)
-    with cgutils.for_range(builder, stop, start=first) as i:
-        value = builder.load(builder.gep(src, [builder.mul(i.index, src_step)]))
-        builder.store(value, builder.gep(dst, [builder.mul(i.index, dst_step)]))
+    target = builder.gep(dst, [builder.mul(first, dst_step)])
+    source = builder.gep(src, [builder.mul(first, src_step)])
+    _copy_row(builder, dtype, target, dst_step, source, src_step, builder.sub(stop, first))
     zeros(stop, width)
     builder.ret_void()
     return function
@@ -142,16 +169,12 @@ def emit_copy(module: Any, dtype: str) -> Any:
     if name in module.globals:
         return module.globals[name]
     pointer = scalar_type(dtype)[0].as_pointer()
-    function = internal_function(module, name, [pointer, _I64, _I64, pointer, _I64, _I64, _I64])
-    for arg in (function.args[0], function.args[3]):
-        arg.add_attribute("noalias")
+    function = _row_function(module, name, [pointer, _I64, _I64, pointer, _I64, _I64, _I64], (0, 3))
     dst, dst_row, dst_step, src, src_row, rows, width = function.args
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     with cgutils.for_range(builder, rows) as r:
         target = builder.gep(dst, [builder.mul(r.index, dst_row)])
         source = builder.gep(src, [builder.mul(r.index, src_row)])
-        with cgutils.for_range(builder, width) as i:
-            value = builder.load(builder.gep(source, [i.index]))
-            builder.store(value, builder.gep(target, [builder.mul(i.index, dst_step)]))
+        _copy_row(builder, dtype, target, dst_step, source, _const(1), width)
     builder.ret_void()
     return function

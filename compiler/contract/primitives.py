@@ -49,9 +49,7 @@ def imax(a: Any, b: Any) -> Any:
 
 
 def _transpose(side: int) -> Callable[..., None]:
-    def transpose(
-        dst: Any, dst_off: int, dst_row: int, src: Any, src_off: int, src_row: int, blocks: int
-    ) -> None:
+    def transpose(dst: Any, dst_off: int, dst_row: int, src: Any, src_off: int, src_row: int, blocks: int) -> None:
         r, c = np.arange(side)[:, None], np.arange(side * blocks)
         dst[dst_off + c * dst_row + r] = src[src_off + r * src_row + c]
 
@@ -59,9 +57,7 @@ def _transpose(side: int) -> Callable[..., None]:
 
 
 def _pack(columns: int) -> Callable[..., None]:
-    def pack(
-        panel: Any, panel_off: int, b: Any, b_off: int, b_k: int, b_n: int, depth: int, width: int
-    ) -> None:
+    def pack(panel: Any, panel_off: int, b: Any, b_off: int, b_k: int, b_n: int, depth: int, width: int) -> None:
         k, j = np.arange(depth)[:, None], np.arange(width)
         rows = panel[panel_off : panel_off + depth * columns].reshape(depth, columns)
         rows[:, :width] = b[b_off + b_k * k + b_n * j]

@@ -56,9 +56,7 @@ def fma_f64(a: Array, b: Array, c: Array) -> Array:
     least one axis. Non-finite intermediates fall back to `a * b + c`, which then has the right special value.
     """
     with np.errstate(all="ignore"):
-        a, b, c = np.broadcast_arrays(
-            np.asarray(a, np.float64), np.asarray(b, np.float64), np.asarray(c, np.float64)
-        )
+        a, b, c = np.broadcast_arrays(np.asarray(a, np.float64), np.asarray(b, np.float64), np.asarray(c, np.float64))
         ph, pl = _two_product(a, b)
         th, tl = _two_sum(c, pl)
         vh, vl = _two_sum(ph, th)

@@ -46,9 +46,7 @@ def load(dtype: DType, pointer: str, index: str) -> str:
 def store(dtype: DType, pointer: str, index: str, value: str) -> str:
     """Statement: write one element given in its compute dtype."""
     return (
-        f"{pointer}[{index}] = f32_to_{dtype}({value})"
-        if storage(dtype) == "u16"
-        else f"{pointer}[{index}] = {value}"
+        f"{pointer}[{index}] = f32_to_{dtype}({value})" if storage(dtype) == "u16" else f"{pointer}[{index}] = {value}"
     )
 
 
@@ -108,9 +106,7 @@ def inline_call(source: str, arguments: dict[str, str], prefix: str = "e_") -> s
     return "\n".join(lines + [ast.unparse(renamed.visit(statement)) for statement in body])
 
 
-def paste_epilogue(
-    epilogue: Epilogue, *, acc: str, stride: str, b: str, m: tuple[str, str], n: tuple[str, str]
-) -> str:
+def paste_epilogue(epilogue: Epilogue, *, acc: str, stride: str, b: str, m: tuple[str, str], n: tuple[str, str]) -> str:
     """The epilogue's statements for one tile, with the caller's expressions as arguments."""
     return inline_call(
         epilogue.source,
