@@ -224,13 +224,18 @@ class PassManager:
         return InternalError(what, hint=f"please report it with {path}; to repeat it: {command}")
 
 
-def run_phases(graph: Graph, until: str = "fused", *, after: str = "traced", fuse: bool = True,
+def phase_of(graph: Graph) -> str:
+    """The phase a graph read from a file is to be taken for: fused groups are made once only."""
+    return "fused" if any(n.op.name == "fused" for n in graph.nodes) else "traced"
+
+
+def run_phases(graph: Graph, until: str = "fused", *, after: str | None = None, fuse: bool = True,
                callback: Callback | None = None) -> Graph:
     """The graph at phase `until`.
 
     Args:
         until: a phase of graphs: one before `planned`.
-        after: the phase the graph is at.
+        after: the phase the graph is at; by default what it looks like.
         fuse: see `passes_of`.
 
     Raises:
@@ -238,6 +243,7 @@ def run_phases(graph: Graph, until: str = "fused", *, after: str = "traced", fus
         TracemillError, InternalError: see `PassManager.run`.
     """
     manager = PassManager(callback)
+    after = after or phase_of(graph)
     for phase in GRAPH_PHASES[GRAPH_PHASES.index(after) + 1:GRAPH_PHASES.index(until) + 1]:
         graph = manager.run(graph, passes_of(phase, fuse=fuse), phase)
     return graph

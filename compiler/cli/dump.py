@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
+from ...ir.errors import TracemillError
 from ...ir.graph import Graph
 from ...ir.text import print_graph
 from .graphs import load_graph, save_arrays
@@ -32,7 +33,7 @@ _SUFFIX = {"kernel": ".kernel", "llvm": ".ll", "asm": ".s", "dot": ".dot"}
 @AS_TORCH
 @click.option("--graphs", "limit", type=click.IntRange(1), metavar="N", help="Stop the script after N graphs.")
 @click.option("--places", is_flag=True, help="Print source line and module scope of every node.")
-@click.option("-o", "folder", metavar="DIR", help="Write NNN-<graph>-<phase>.ir and input values here instead of printing.")
+@click.option("-o", "folder", metavar="DIR", help="Write NNN-<graph>-<phase>.ir and input values here.")
 @click.argument("target", metavar="SCRIPT|FILE.ir")
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def dump_command(target: str, args: tuple[str, ...], phase: str, emit: str, as_torch: bool, limit: int | None,
@@ -76,7 +77,7 @@ class _Writer:
         self.phase = "kernels" if emit in ("kernel", "llvm", "asm") else phase
         self.emit, self.places, self.folder = emit, places, folder
         self.count = 0
-        self.out = click.get_text_stream("stdout")
+        self.out = sys.stdout  # before a script's output is led elsewhere
 
     def write(self, graph: Graph, inputs: Sequence[Any] | None) -> None:
         self.count += 1
@@ -110,7 +111,9 @@ def sizes_of(graph: Graph, inputs: Sequence[Any] | None) -> dict[str, int]:
     from ...ir.graph import bind_sizes
     from ..driver import hints
 
-    return hints(graph, bind_sizes(graph.inputs, [np.shape(a) for a in inputs], graph.sizes) if inputs is not None else None)
+    if inputs is None:
+        return hints(graph, None)
+    return hints(graph, bind_sizes(graph.inputs, [np.shape(a) for a in inputs], graph.sizes))
 
 
 def render(graph: Graph, phase: str, emit: str, places: bool = False, constants: dict[str, Array] | None = None,
@@ -127,9 +130,12 @@ def render(graph: Graph, phase: str, emit: str, places: bool = False, constants:
         emitted = _lower(graph, sizes)
         text = _plan(graph, emitted, sizes)
         return text if phase == "planned" else text + "\n" + _kernels(emitted, "source")
-    from ..pipeline import run_phases
+    from ..pipeline import phase_of, run_phases
 
-    at = run_phases(graph, until=min(phase, "fused", key=PHASES.index))
+    until = min(phase, "fused", key=PHASES.index)
+    if PHASES.index(phase_of(graph)) > PHASES.index(until):
+        raise TracemillError(f"graph {graph.name} is at phase {phase_of(graph)}, past {phase}")
+    at = run_phases(graph, until)
     return _dot(at) if emit == "dot" else print_graph(at, constants=constants, places=places)
 
 

@@ -78,7 +78,7 @@ def opt_command(file: str | None, pipeline: str, listing: bool, places: bool, ou
         from ..passes import parse_pipeline
         from ..pipeline import PassManager
 
-        graph = PassManager(lambda number, p, after, seconds: verify(after)).run(graph, parse_pipeline(pipeline))
+        graph = PassManager(lambda event: verify(event.after)).run(graph, parse_pipeline(pipeline))
     constants: dict[str, Array] | None = {} if output else None
     text = print_graph(graph, constants=constants, places=places)
     if output is None:
@@ -116,7 +116,7 @@ def _named_inputs(given: Sequence[str]) -> dict[str, Array]:
 
 
 def gather_inputs(graph: Graph, named: dict[str, Array], beside: Path) -> list[Array]:
-    """One array per graph input: as named, else from the .safetensors beside the file, else a hyper-parameter's default.
+    """One array per graph input: as named, else from the .safetensors beside the file, else the text's default.
 
     Raises:
         TracemillError: a name that the graph lacks, an input without value, a value of another dtype.
@@ -152,7 +152,7 @@ def _array(spec: InputSpec, value: Array | None) -> Array:
               help="Input values, several if need be. What is missing comes from the .safetensors beside FILE.ir.")
 @click.option("--set", "numbers", multiple=True, metavar="NAME=NUMBER", help="A scalar input's value.")
 @click.option("--interpret", is_flag=True, help="Run by the NumPy reference interpreter, operator by operator.")
-@click.option("--check", is_flag=True, help="Run both ways; print how far apart they are. Exit code 1 beyond tolerance.")
+@click.option("--check", is_flag=True, help="Run both ways and compare; exit code 1 beyond rounding.")
 @click.option("--nan", is_flag=True, help="Interpret; show the first operator that makes a NaN or an infinity.")
 @click.option("-o", "output", metavar="OUT.safetensors", help="Write the outputs here instead of printing a summary.")
 def exec_command(file: str, more: tuple[str, ...], given: tuple[str, ...], numbers: tuple[str, ...], interpret: bool,
@@ -233,7 +233,8 @@ def _compare(graph: Graph, compiled: Sequence[Array], reference: Sequence[Array]
             apart = float(np.max(np.where(same, 0.0, np.abs(x - y) / scale), initial=0.0))
         good = apart <= tolerance  # False for NaN
         code |= not good
-        click.echo(f"{name}: {node.type}  largest difference {apart:.2e} of the largest value{'' if good else '  <-- too large'}")
+        mark = "" if good else "  <-- too large"
+        click.echo(f"{name}: {node.type}  largest difference {apart:.2e} of the largest value{mark}")
     return code
 
 

@@ -7,6 +7,8 @@ import sys
 
 import click
 
+_PACKAGES = ("numpy", "numba", "llvmlite", "networkx", "lark", "safetensors", "ml_dtypes")
+
 
 @click.group("cache")
 def cache_command() -> None:
@@ -52,7 +54,7 @@ def info_command() -> None:
 
     rows = [("tracemill", f"{package_version('tracemill')} ({compiler_digest()[:12]})"),
             ("python", f"{platform.python_version()} on {sys.platform} {platform.machine()}"),
-            *((name, package_version(name)) for name in ("numpy", "numba", "llvmlite", "networkx", "lark", "safetensors", "ml_dtypes")),
+            *((name, package_version(name)) for name in _PACKAGES),
             ("cpu", cpu_identity()), ("threads", str(get_num_threads())), ("cache", str(default_root()))]
     for name, value in rows:
         click.echo(f"{name:12} {value}")

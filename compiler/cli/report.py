@@ -121,7 +121,7 @@ def innermost(trace: TracebackType | None) -> Location | None:
 @functools.cache
 def _our_folders() -> tuple[str, ...]:
     """Where tracemill's own files lie (an editable installation maps several folders)."""
-    found = {}
+    found: dict[str, None] = {}
     for name in ("", ".ir", ".compiler", ".runtime", ".frontends"):
         module = sys.modules.get(_PACKAGE + name)
         if module is not None and module.__file__:
