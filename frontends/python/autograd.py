@@ -258,6 +258,8 @@ def _differentiate(outputs: tuple[Tensor, ...], grads: list[Tensor | None], targ
     made = _gradient_nodes(heads, cotangents, wrt, create_graph)
     if not retain_graph:
         trace.freed |= visited
+        for segment in trace.segments:
+            segment.free(visited)
     return dict(zip(wrt, made, strict=True))
 
 

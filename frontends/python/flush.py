@@ -30,7 +30,7 @@ def flush(reason: str) -> None:
     if trace.barrier is not None:
         raise CaptureError(f"a tensor's value is needed while {trace.barrier}", location=here(2).location)
     if not trace.values and not trace.pending:
-        trace.room, trace.stepped = max(trace.room, 0) or _room(), False
+        trace.reset()
         return
     held = _held()
     if held:
@@ -41,12 +41,6 @@ def flush(reason: str) -> None:
             _abandon(error)
             raise
     _close(held)
-
-
-def _room() -> int:
-    from .trace import LIMIT
-
-    return LIMIT
 
 
 def _held() -> list[Cell]:

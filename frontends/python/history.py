@@ -8,6 +8,7 @@ joined by `with_value`, so that a backward pass differentiates through them with
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,15 +29,18 @@ class Segment:
         residuals: values kept, by node.
         freed: nodes whose backward pass has run.
         dead: leaf indices without a history of their own because it was freed.
+        heads: the cells whose history this is.
     """
 
-    __slots__ = ("_epoch", "_mapped", "dead", "freed", "leaves", "owners", "residuals", "values")
+    __slots__ = ("__weakref__", "_epoch", "_mapped", "dead", "freed", "heads", "leaves", "owners", "residuals",
+                 "values")
 
     def __init__(self, residuals: dict[Node, Array]) -> None:
         self.values = list(TRACE.values)
         self.owners = list(TRACE.owners)
         self.leaves = {n.attrs.index: t for n, t in TRACE.grad_leaves.items() if n.op.name == "input"}
         self.residuals = residuals
+        self.heads: list[weakref.ref[Cell]] = []
         self.freed = set(TRACE.freed)
         self.dead = {n.attrs.index for n in TRACE.dead if n.op.name == "input"}
         self._epoch: Any = None
@@ -46,6 +50,7 @@ class Segment:
         """`node` in the pending trace."""
         if self._epoch is not TRACE.epoch:
             self._epoch, self._mapped = TRACE.epoch, {}
+            TRACE.segments.append(self)
         mapped = self._mapped
         for n in postorder([node], skip=mapped.__contains__):
             new = self._leaf(n) if n.op.name == "input" else n.with_inputs([mapped[i] for i in n.inputs])
@@ -58,6 +63,18 @@ class Segment:
                     TRACE.freed.add(new)
             mapped[n] = new
         return mapped[node]
+
+    def free(self, visited: frozenset[Node]) -> None:
+        """A backward pass over the pending trace's nodes `visited` has used up what was imported of them."""
+        for old, new in self._mapped.items():
+            if new in visited:
+                self.freed.add(old)
+                self.residuals.pop(old, None)
+        for ref in self.heads:
+            cell = ref()
+            if cell is not None and cell.history is not None and cell.history.segment is self \
+                    and cell.history.node in self.freed:
+                cell.history = None
 
     def _leaf(self, n: Node) -> Node:
         index = n.attrs.index
@@ -98,6 +115,7 @@ def keep(cells: Sequence[tuple[Cell, Node]], residuals: dict[Node, Array]) -> No
     segment = Segment(residuals)
     for cell, node in cells:
         cell.history = History(segment, node)
+        segment.heads.append(weakref.ref(cell))
 
 
 _residuals: dict[Any, tuple[Node, ...]] = {}

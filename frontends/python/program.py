@@ -218,8 +218,8 @@ def find_program(signature: Signature) -> Program:
 
 def _generalise(signature: Signature, family: _Family, n_leaf: int) -> Program | None:
     """A template in named sizes that explains the samples seen so far."""
-    for samples in (family.samples[-_MAX_SAMPLES:], family.samples[-2:]):
-        found = fit(samples, n_leaf)
+    for relate in ("products", "lines", "none"):
+        found = fit(family.samples[-_MAX_SAMPLES:], n_leaf, relate)
         outputs = symbolic(signature.outputs, found)
         if outputs is None:
             continue

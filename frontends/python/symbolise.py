@@ -17,7 +17,7 @@ from typing import Any
 from ...ir.dims import Dim, SymDim, floordiv, sym
 from ...ir.errors import TracemillError
 from ...ir.graph import Graph, InputSpec
-from ...ir.node import Node, postorder
+from ...ir.node import Node, Place, postorder
 from ...ir.types import TensorType
 
 Vector = tuple[int, ...]
@@ -99,11 +99,17 @@ class Fit:
         return sizes
 
 
-def fit(vectors: Sequence[Vector], n_leaf: int) -> Fit:
-    """Explain vectors of one skeleton, the newest last."""
+def fit(vectors: Sequence[Vector], n_leaf: int, relate: str = "products") -> Fit:
+    """Explain vectors of one skeleton, the newest last.
+
+    Args:
+        n_leaf: how many integers, the first, are extents of leaves.
+        relate: which relations between extents of leaves are believed: `products` (k·B, B·T), `lines` (also k·B + c
+            with a small c), or `none` (only equality).
+    """
     columns = list(zip(*vectors, strict=True))
-    known: dict[tuple[int, ...], Dim] = {}
-    names: list[tuple[str, tuple[int, ...]]] = []
+    known: dict[Column, Dim] = {}
+    sizes: list[tuple[Dim, Column]] = []  # extents of leaves, then free sizes
     result = Fit([], [], [])
     for at, column in enumerate(columns):
         if len(set(column)) == 1:
@@ -112,17 +118,21 @@ def fit(vectors: Sequence[Vector], n_leaf: int) -> Fit:
         expr = known.get(column)
         if expr is None:
             is_leaf = at < n_leaf
-            expr = _explain(column, names, is_leaf)
+            expr = _explain(column, sizes, relate if is_leaf else "all")
             if expr is None:
                 name = _name(len(result.binders))
                 expr = sym(name)
-                names.append((name, column))
                 result.binders.append((name, at))
                 if not is_leaf:
                     result.free.append((name, column[-1]))
+            if is_leaf or isinstance(expr, SymDim) and result.free and result.binders[-1][1] == at:
+                sizes.append((expr, column))
             known[column] = expr
         result.exprs.append(expr)
     return result
+
+
+Column = tuple[int, ...]
 
 
 def _name(count: int) -> str:
@@ -130,41 +140,61 @@ def _name(count: int) -> str:
     return letters[count] if count < len(letters) else f"n{count}"
 
 
-def _explain(column: tuple[int, ...], names: list[tuple[str, tuple[int, ...]]], is_leaf: bool) -> Dim | None:
+def _explain(column: Column, sizes: list[tuple[Dim, Column]], relate: str) -> Dim | None:
     """The simplest expression of known sizes that gives the column."""
-    for expr, values in _candidates(names, is_leaf):
+    if relate == "none":
+        return None
+    products = list(_products(sizes))
+    for expr, values in products:
         factor = _ratio(column, values)
         if factor is not None:
             return factor * expr
-    for expr, values in _candidates(names, is_leaf):
+    if relate == "products":
+        return None
+    for expr, values in sizes:
         line = _line(column, values)
-        if line is not None and (not is_leaf or abs(line[1]) <= 4):
+        if line is not None and abs(line[1]) <= 4:
             return line[0] * expr + line[1]
-    if not is_leaf:
-        for expr, values in _candidates(names, is_leaf):
-            for divisor in (2, 3, 4, 8, 16):
-                for offset in (0, 1, -1, divisor - 1, 1 - divisor):
-                    if all(c == (v + offset) // divisor for c, v in zip(column, values, strict=True)):
-                        return floordiv(expr + offset, divisor)
-        for i, (a, va) in enumerate(names):
-            for b, vb in names[i + 1:]:
-                for sa, sb in ((1, 1), (1, -1), (-1, 1)):
-                    rest = {c - sa * x - sb * y for c, x, y in zip(column, va, vb, strict=True)}
-                    if len(rest) == 1:
-                        return sa * sym(a) + sb * sym(b) + rest.pop()
+    if relate == "lines":
+        return None
+    return _quotient(column, products) or _sum(column, sizes) or _any_line(column, products)
+
+
+def _products(sizes: list[tuple[Dim, Column]]) -> Iterator[tuple[Dim, Column]]:
+    yield from sizes
+    for i, (a, va) in enumerate(sizes):
+        for b, vb in sizes[i:]:
+            yield a * b, tuple([x * y for x, y in zip(va, vb, strict=True)])
+    if len(sizes) >= 3:
+        (a, va), (b, vb), (c, vc) = sizes[:3]
+        yield a * b * c, tuple([x * y * z for x, y, z in zip(va, vb, vc, strict=True)])
+
+
+def _quotient(column: Column, sizes: list[tuple[Dim, Column]]) -> Dim | None:
+    for expr, values in sizes:
+        for divisor in (2, 3, 4, 8, 16, 32):
+            for offset in (0, 1, -1, 2, divisor - 1, 1 - divisor):
+                if all(c == (v + offset) // divisor for c, v in zip(column, values, strict=True)):
+                    return floordiv(expr + offset, divisor)
     return None
 
 
-def _candidates(names: list[tuple[str, tuple[int, ...]]], is_leaf: bool) -> Iterator[tuple[SymDim, tuple[int, ...]]]:
-    for name, values in names:
-        yield sym(name), values
-    for i, (a, va) in enumerate(names):
-        for b, vb in names[i:]:
-            yield sym(a) * sym(b), tuple([x * y for x, y in zip(va, vb, strict=True)])  # type: ignore[misc]
-    if not is_leaf and len(names) >= 3:
-        (a, va), (b, vb), (c, vc) = names[:3]
-        yield (sym(a) * sym(b) * sym(c),  # type: ignore[operator, misc]
-               tuple([x * y * z for x, y, z in zip(va, vb, vc, strict=True)]))
+def _sum(column: Column, sizes: list[tuple[Dim, Column]]) -> Dim | None:
+    for i, (a, va) in enumerate(sizes):
+        for b, vb in sizes[i + 1:]:
+            for sa, sb in ((1, 1), (1, -1), (-1, 1)):
+                rest = {c - sa * x - sb * y for c, x, y in zip(column, va, vb, strict=True)}
+                if len(rest) == 1:
+                    return sa * a + sb * b + rest.pop()
+    return None
+
+
+def _any_line(column: Column, sizes: list[tuple[Dim, Column]]) -> Dim | None:
+    for expr, values in sizes:
+        line = _line(column, values)
+        if line is not None:
+            return line[0] * expr + line[1]
+    return None
 
 
 def _ratio(column: tuple[int, ...], values: tuple[int, ...]) -> int | None:
@@ -201,6 +231,7 @@ def rebuild(outputs: Sequence[Node], replace: Callable[[Node], Node | None],
         attrs: new attributes of a rebuilt node.
     """
     mapped: dict[Node, Node] = {}
+    made: set[Node] = set()
     for n in postorder(outputs):
         new = replace(n)
         if new is None:
@@ -209,8 +240,16 @@ def rebuild(outputs: Sequence[Node], replace: Callable[[Node], Node | None],
                 new = Node.make(n.op, inputs, attrs(n), n.place)
             else:
                 new = n.with_inputs(inputs)
+            if new in made and new.inputs:  # two variables of a gradient never become one
+                new = _apart(new, len(made))
+            made.add(new)
         mapped[n] = new
     return tuple([mapped[o] for o in outputs])
+
+
+def _apart(n: Node, count: int) -> Node:
+    """The same operator at a place of its own."""
+    return Node.make(n.op, n.inputs, n.attrs, Place(n.place.location, f"{n.place.scope}#{count}"))
 
 
 def symbolic(outputs: Sequence[Node], found: Fit) -> tuple[Node, ...] | None:

@@ -60,6 +60,7 @@ class Trace:
         grad_leaves: node -> tensor on which its gradient accumulates.
         freed: nodes whose backward pass has run without retain_graph.
         dead: leaves whose history was freed before they were materialised.
+        segments: histories of earlier traces that were imported here.
         retained: weak references to non-leaf tensors that keep their gradient (across flushes).
         room: operators left before the trace is flushed; negative once a step was marked.
         grad: whether histories are recorded (`no_grad` clears it).
@@ -69,7 +70,7 @@ class Trace:
     """
 
     __slots__ = ("barrier", "capture", "dead", "epoch", "freed", "grad", "grad_leaves", "owners", "pending", "retained",
-                 "room", "seen", "stepped", "tracked", "values")
+                 "room", "seen", "segments", "stepped", "tracked", "values")
 
     def __init__(self) -> None:
         self.grad = True
@@ -87,6 +88,7 @@ class Trace:
         self.grad_leaves: dict[Node, Tensor] = {}
         self.freed: set[Node] = set()
         self.dead: list[Node] = []
+        self.segments: list[Any] = []
         self.room = LIMIT
         self.stepped = False
         self.tracked = False
@@ -279,29 +281,40 @@ def node_of(t: Tensor) -> Node:
     if view is None:
         return cell.node or read(cell)
     if not cell.stale and not cell.tracked and TRACE.capture is None:
-        return _read_window(t, cell, view)
+        window = view.window
+        if window is not None:
+            return _read_window(t, cell, view, window)
+        if view.parent is None and not view.contiguous:  # strided memory from outside, as a whole
+            return cell.node or read(cell)
     base = cell.node or read(cell)
     if t._seen is base:
         return t._shown  # type: ignore[no-any-return]
-    key = (view, base)
+    t._seen, t._shown = base, _show(view, base, 0)
+    return t._shown  # type: ignore[no-any-return]
+
+
+def _show(view: Any, base: Node, skip: int) -> Node:
+    place = here(4)
+    key = (view, base, id(place), skip)
     node = _memo.get(key)
     if node is None:
-        node = remember(key, view.node(Builder(here(2)), base))
-    t._seen, t._shown = base, node
+        node = remember(key, view.node(Builder(place), base, skip))
     return node  # type: ignore[no-any-return]
 
 
-def _read_window(t: Tensor, cell: Cell, view: Any) -> Node:
-    """A view of materialised memory without history as a leaf of its own."""
+def _read_window(t: Tensor, cell: Cell, view: Any, window: Any) -> Node:
+    """A view of materialised memory without history: what it selects is a leaf of its own."""
     stamp = (TRACE.epoch, cell.version)
     if t._seen == stamp:
         return t._shown  # type: ignore[no-any-return]
     if cell.buffer is None:
         raise lost(cell)
-    array = view.array(cell.buffer)
-    if cell.export is not None and cell.exported:
-        array = array.copy()
+    array = window.array(cell.buffer)
+    if not array.flags.c_contiguous or (cell.export is not None and cell.exported):
+        array = array.copy()  # someone outside may write to it before the trace runs
     node = array_leaf(array, cell.type.dtype, None)
+    if window is not view:
+        node = _show(view, node, len(window.steps))
     t._seen, t._shown = stamp, node
     return node
 

@@ -41,10 +41,12 @@ class View:
         overlaps: several elements share memory (`expand`), so that in-place writes are refused.
     """
 
-    __slots__ = ("_children", "offset", "overlaps", "shape", "shapes", "steps", "strides")
+    __slots__ = ("_children", "_window", "offset", "overlaps", "parent", "shape", "shapes", "steps", "strides")
 
     def __init__(self, shape: Ints, strides: Ints, offset: int, steps: tuple[Step, ...], shapes: tuple[Ints, ...],
-                 overlaps: bool) -> None:
+                 overlaps: bool, parent: View | None = None) -> None:
+        self.parent = parent
+        self._window: View | None | bool = False  # not looked for yet
         self.shape, self.strides, self.offset = shape, strides, offset
         self.steps, self.shapes, self.overlaps = steps, shapes, overlaps
         self._children: dict[Step, View] = {}
@@ -57,7 +59,7 @@ class View:
                 self._children.clear()
             shape, strides, offset = _GEOMETRY[step[0]](self, *step[1:])
             overlaps = self.overlaps or (step[0] == "expand" and shape != self.shape)
-            child = View(shape, strides, offset, (*self.steps, step), (*self.shapes, self.shape), overlaps)
+            child = View(shape, strides, offset, (*self.steps, step), (*self.shapes, self.shape), overlaps, self)
             self._children[step] = child
         return child
 
@@ -65,9 +67,17 @@ class View:
     def contiguous(self) -> bool:
         return is_contiguous(self.shape, self.strides)
 
-    def node(self, b: Builder, base: Node) -> Node:
-        """The view's value from the base's."""
-        for step in self.steps:
+    @property
+    def window(self) -> View | None:
+        """The view up to its last step that selects elements, or None if it shows them all."""
+        if self._window is False:
+            selects = self.parent is not None and self.steps[-1][0] in ("slice", "diagonal", "unfold")
+            self._window = self if selects else None if self.parent is None else self.parent.window
+        return self._window  # type: ignore[return-value]
+
+    def node(self, b: Builder, base: Node, skip: int = 0) -> Node:
+        """The view's value from the base's (or from the value after `skip` steps)."""
+        for step in self.steps[skip:]:
             base = _FORWARD[step[0]](b, base, *step[1:])
         return base
 
