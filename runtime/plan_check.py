@@ -85,10 +85,16 @@ def _check_sizes(plan: Plan) -> None:
     for name, let in plan.lets:
         _require(name not in known and set(names(let)) <= known, f"the derived size {name} is out of order")
         known.add(name)
+    seen: set[SymDim] = set()
     for dim in _dims(plan):
-        _require(isinstance(dim, (int, SymDim)) and not isinstance(dim, bool), f"{dim!r} is not an extent")
-        for name in names(dim):
-            _require(name in known, f"the expression {dim} uses the undeclared size {name}")
+        if isinstance(dim, SymDim):
+            if dim not in seen:
+                seen.add(dim)
+                unknown = next((name for name in names(dim) if name not in known), None)
+                if unknown is not None:
+                    _require(False, f"the expression {dim} uses the undeclared size {unknown}")
+        elif type(dim) is not int:
+            _require(False, f"{dim!r} is not an extent")
     for size in plan.sizes:
         if size.input >= 0:
             exists = size.input < len(plan.inputs) and 0 <= size.axis < len(plan.inputs[size.input].shape)

@@ -11,8 +11,10 @@ from tracemill.runtime import elf, layout
 
 CODE = """
 import sys
+from tracemill.compiler.backend import native_runner
 from tracemill.compiler.backend.native_runner import load_runner
 from tracemill.compiler.cache import DiskCache
+native_runner.compiler_digest = lambda memo: "a compiler"
 address = load_runner(DiskCache(sys.argv[1]))
 assert load_runner() == address
 print("numba" in sys.modules)

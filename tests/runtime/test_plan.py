@@ -75,6 +75,18 @@ def rich(b) -> Plan:
     )
 
 
+def test_derived_sizes(rich):
+    B, T = sym("B"), sym("T")
+    plan = replace(rich, lets=(("at0", B * T + 64), ("at1", sym("at0") * 2)), arena=sym("at1") * 64)
+    plan.validate()
+    assert Plan.from_bytes(plan.to_bytes()) == plan
+    assert plan.with_lets({"B": 2, "T": 3}) == {"B": 2, "T": 3, "at0": 70, "at1": 140}
+    assert "  let at1 = 2*at0\n" in plan.to_text()
+    for lets in ((("at1", sym("at0")), ("at0", B)), (("B", T),)):
+        with pytest.raises(InternalError, match="is out of order"):
+            replace(rich, lets=lets).validate()
+
+
 def test_round_trip(rich):
     rich.validate()
     data = rich.to_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -90,6 +91,21 @@ def test_symbolic_sizes_one_plan_two_batches(kit, b):
     assert executable.peak_bytes({"B": 4}) == 128
     with pytest.raises(TracemillError, match="no value for B"):
         executable.peak_bytes()
+
+
+def test_derived_sizes(kit, b):
+    """Offsets in the arena by name."""
+    B = sym("B")
+    x, t, u, y = b.input("x", B), b.temporary(B), b.temporary(B), b.output("y", B)
+    plan = b.plan(
+        b.call("affine", x, t, range=B), b.call("affine", t, u, range=B), b.call("add", t, u, y, range=B)
+    )
+    buffers = list(plan.buffers)
+    buffers[u.buffer] = replace(buffers[u.buffer], offset=sym("at0"))
+    plan = replace(plan, buffers=tuple(buffers), lets=(("at0", (B * 4 + 63) // 64 * 64),))
+    (got,) = kit.check(plan, lambda: [rising(37)])
+    t = rising(37) * np.float32(2) + np.float32(1)
+    np.testing.assert_array_equal(got, t + (t * np.float32(2) + np.float32(1)))
 
 
 def test_empty_batch(kit, b):
