@@ -19,6 +19,9 @@ from types import ModuleType
 from typing import Any
 
 ROOT, TARGET = "torch", __name__.split(".", 1)[0]
+# Packages built against PyTorch's own C++ library.
+_COMPANIONS = ("torchvision", "torchaudio", "torchtext", "torch_geometric", "torchao", "xformers", "lightning",
+               "pytorch_lightning", "triton")
 _SHIM = Path(__file__).resolve().parent / "torch_shim"
 
 
@@ -39,20 +42,21 @@ class _Alias(Loader):
 
 class _Finder(MetaPathFinder):
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name in _COMPANIONS:
+            raise ModuleNotFoundError(f"{name} needs the real PyTorch, for which tracemill stands in here (--as-torch)",
+                                      name=name)
         if name != ROOT and not name.startswith(ROOT + "."):
             return None
         own = TARGET + name[len(ROOT):]
         if name != ROOT and (not _public(own) or importlib.util.find_spec(own) is None):
-            raise ModuleNotFoundError(
-                f"{name} does not exist in tracemill, which stands in for PyTorch here (--as-torch); a script or package "
-                "that needs it must run with the real torch", name=name)
-        spec = ModuleSpec(name, _Alias(own), is_package=True)
-        return spec
+            raise ModuleNotFoundError(f"tracemill, which stands in for PyTorch here (--as-torch), has no module {name}",
+                                      name=name)
+        return ModuleSpec(name, _Alias(own), is_package=True)
 
 
 def _public(own: str) -> bool:
-    """Whether a module is part of the public API: not the compiler's inside."""
-    return own.split(".")[1] not in ("ir", "compiler", "runtime", "frontends")
+    """Whether a module is part of the public API, not of the compiler's inside."""
+    return not own.split(".")[1].startswith("_") and own.split(".")[1] not in ("ir", "compiler", "runtime", "frontends")
 
 
 _finder: _Finder | None = None
@@ -77,6 +81,8 @@ def install() -> None:
     inherited = os.environ.get("PYTHONPATH")
     if str(_SHIM) not in (inherited or "").split(os.pathsep):
         os.environ["PYTHONPATH"] = str(_SHIM) + (os.pathsep + inherited if inherited else "")
+    if str(_SHIM) not in sys.path:  # multiprocessing hands this very list to the processes it spawns
+        sys.path.insert(min(1, len(sys.path)), str(_SHIM))
 
 
 def uninstall() -> None:
@@ -88,6 +94,8 @@ def uninstall() -> None:
     _finder = None
     for name in [n for n in sys.modules if n == ROOT or n.startswith(ROOT + ".")]:
         del sys.modules[name]
+    if str(_SHIM) in sys.path:
+        sys.path.remove(str(_SHIM))
     kept = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and p != str(_SHIM)]
     if kept:
         os.environ["PYTHONPATH"] = os.pathsep.join(kept)
