@@ -46,8 +46,8 @@ compiler makes of them.
 
 - **dtypes** are those the operator's tests run over: *floats* are f32 f64 f16 bf16, *integers* i8 i16 i32 i64 u8,
   *numbers* both, *all* adds bool. f16 and bf16 are stored narrow and computed in f32.
-- **gradient**: *yes* has a derivative rule that is itself made of these operators, so that gradients of gradients exist;
-  *by body* is differentiated through its body graphs; – passes no gradient.
+- **gradient**: *yes* has a derivative rule that is itself made of these operators, so that gradients of gradients
+  exist; *by body* is differentiated through its body graphs; – passes no gradient.
 - **fusion** is the kind that the fusion pass goes by.
 - **result**: *exact* is correctly rounded and the same in every implementation; *n ULP* is the largest error found, in
   float32 / float64 (see the table at the end); *fixed order* sums in an order that the extents alone decide, whatever

@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
-from tracemill.ir.opdef import table
+from tracemill.ir.opdef import Kind, table
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -30,7 +30,8 @@ def test_every_operator_says_what_it_does() -> None:
 
 def test_errors_are_within_two_units() -> None:
     worst = _generator().worst_cases()
-    assert len(worst) >= 30
+    inexact = {name for name, op in table().items() if op.kind is Kind.ELEMENTWISE and not op.exact}
+    assert inexact <= set(worst)
     for name, cells in worst.items():
         assert set(cells) == {"f32", "f64"}, name
         assert all(float(ulp) <= 2.0 for ulp, _ in cells.values()), name
