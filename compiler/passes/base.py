@@ -59,7 +59,8 @@ def parse_pipeline(text: str, registry: Mapping[str, type[Any]]) -> list[Pass]:
         registry: passes by name.
 
     Raises:
-        IRSyntaxError: with a caret, for a slip of syntax, an unknown pass or option, or a wrong kind of value.
+        IRSyntaxError: with a caret, for a slip of syntax, an unknown pass or option, or a wrong kind of
+            value.
     """
     passes: list[Pass] = []
     for item in _parse(text).children:

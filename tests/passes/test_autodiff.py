@@ -383,6 +383,44 @@ def test_scan_keeps_only_what_the_backward_loop_reads() -> None:
     assert reverse.attrs.n_carry == 1 and len(reverse.inputs) == 3  # cotangent, tanh's values, u
 
 
+def test_weight_gradients_of_a_scan_are_one_contraction_after_it() -> None:
+    specs, (xs, h0, w, u) = arguments(*RNN)
+    last, _ = rnn(xs, h0, w, u)
+    g = differentiated(Graph("g", specs, grad(total(last), xs, w, u)))
+    reverse = next(n for n in g.nodes if n.op.name == "scan" and n.attrs.reverse)
+    assert [n.op.name
+            for n in reverse.attrs.body.nodes].count("dot") == 1  # the carry's; not the weights', not xs's
+    assert reverse.attrs.n_carry == 1
+    assert sum(n.op.name == "dot" for n in g.nodes) == 3
+
+
+def test_sums_over_steps_that_are_no_contraction_are_carried() -> None:
+    def f(xs: Node, scale: Node) -> Node:
+        t = [TensorType(f64, (3,)), TensorType(f64, (3,)), TensorType(f64, ())]
+        h, x, s = (input_node(i, each) for i, each in enumerate(t))
+        body = Graph("body", tuple(InputSpec(f"a{i}", each) for i, each in enumerate(t)),
+                     (b.sin(b.add(b.mul(h, s), x)),))
+        loop = b.scan(b.full(0.1, f64, (3,)), xs, scale, body=body, n_carry=1, n_xs=1, length=4)
+        return weighted(b.result(loop, index=0))
+
+    check(f, (4, 3), ())
+
+
+def test_scan_with_a_bias_and_batched_contraction() -> None:
+    def f(xs: Node, h0: Node, w: Node, bias: Node) -> Node:
+        t = [h0.tensor_type, TensorType(f64, xs.shape[1:]), w.tensor_type, bias.tensor_type]
+        h, x, wi, c = (input_node(i, each) for i, each in enumerate(t))
+        heads = b.dot(h, wi, contract_a=(2,), contract_b=(2,), batch_a=(1,),
+                      batch_b=(0,))  # [heads, batch, out]
+        mixed = b.add(b.permute(heads, dims=(1, 0, 2)), x)
+        new = b.tanh(b.add(mixed, b.broadcast(c, shape=mixed.shape, dims=(2,))))
+        body = Graph("cell", tuple(InputSpec(f"a{i}", each) for i, each in enumerate(t)), (new, new))
+        last, stacked = b.results(b.scan(h0, xs, w, bias, body=body, n_carry=1, n_xs=1, length=3))
+        return b.add(weighted(last), weighted(stacked))
+
+    check(f, (3, 2, 2, 3), (2, 2, 3), (2, 3, 3), (3,))
+
+
 def test_scan_of_symbolic_length() -> None:
     t = sym("T")
     specs, (xs, h0, w, u) = arguments((t, 2, 3), (2, 3), (3, 3), (3, 3))

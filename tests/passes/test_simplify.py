@@ -162,6 +162,19 @@ def test_slices_pads_flips_concats() -> None:
     becomes(b.flip(b.flip(x, axes=(1,)), axes=(1,)), x)
 
 
+def test_padded_parts_of_a_split_are_a_concatenation() -> None:
+    zero = b.scalar(0.0, f32)
+    q, k, v = (var(i, B, 4) for i in range(3))
+
+    def at(x: Node, low: int, high: int) -> Node:
+        return b.pad(x, zero, pads=((0, 0, 0), (low, high, 0)))
+
+    whole = b.add(b.add(at(v, 8, 0), at(k, 4, 4)), at(q, 0, 8))
+    becomes(whole, b.concat(q, k, v, axis=1))
+    becomes(b.add(at(k, 4, 4), at(v, 8, 0)), b.pad(b.concat(k, v, axis=1), zero, pads=((0, 0, 0), (4, 0, 0))))
+    stays(b.add(at(q, 0, 8), at(v, 8, 0)))
+
+
 def test_permutes_are_named_by_dot() -> None:
     x, w = var(0, B, 3), var(1, 4, 3)
     direct = b.dot(x, w, contract_a=(1,), contract_b=(1,))
