@@ -61,6 +61,8 @@ class _Convolution:
         kinds = {"conv": ConvForward, "conv_input_grad": ConvInputGrad, "conv_weight_grad": ConvWeightGrad}
         self.spec: Any = kinds[core.op.name](core.dtype, **structure)
         self.dims = self._dims()
+        if core.op.name == "conv_weight_grad":
+            self.spec = replace(self.spec, few=self.spec.holds_all_taps(self.dims.channels))
         self.slots: dict[str, Slot] = {}
         self.inputs = inputs
 

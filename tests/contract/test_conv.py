@@ -10,7 +10,6 @@ import pytest
 from tracemill.compiler.contract.conv import ConvDims
 from tracemill.compiler.contract.conv_forward import ConvForward
 from tracemill.compiler.contract.conv_input_grad import ConvInputGrad
-from tracemill.compiler.contract.conv_plain import PlainConvolution
 from tracemill.compiler.contract.conv_weight_grad import ConvWeightGrad
 from tracemill.compiler.contract.text import Epilogue
 from tracemill.compiler.contract.tiles import TileShape
@@ -33,7 +32,6 @@ CASES = {
 }
 ALL = {
     **CASES,
-    "3d": (1, 2, 2, 3, (4, 5, 3), (2, 1, 3), (1, 2, 1), (1, 1, 1), ((0, 0), (0, 0), (1, 1))),
     "large": (2, 1, 35, 9, (40, 37), (3, 3), (1, 1), (1, 1), ((1, 1), (1, 1))),
 }
 
@@ -270,49 +268,3 @@ def test_weight_grad_of_many_rows(launch):
         case.weight_grad(),
         case,
     )
-
-
-@pytest.mark.parametrize("dtype", [dtypes.f32, dtypes.i32, dtypes.i64, dtypes.bf16], ids=str)
-@pytest.mark.parametrize("name", ["stride", "dilated", "groups", "1d", "3d", "empty"])
-def test_plain_loops(launch, name, dtype):
-    case = Case(name, dtypes.f32)
-    for array in ("x", "w", "dy"):
-        values = getattr(case, array) * (1 if dtype.is_float else 5)
-        setattr(case, array, values.astype(dtype.numpy))
-    case.dtype = dtype
-    for kind, inputs, want in (
-        ("forward", [case.x, case.w], case.forward()),
-        ("input_grad", [case.dy, case.w], case.input_grad()),
-        ("weight_grad", [case.x, case.dy], case.weight_grad()),
-    ):
-        spec = PlainConvolution(kind, dtype, case.window, case.strides, case.dilations)
-        steps = spec.parallel_range(*case.counts, case.size, case.out)
-        for shares in (1, 3):
-            (got,) = launch(
-                spec.kernel(),
-                inputs,
-                [(want.shape, dtype.numpy)],
-                [*case.counts, *case.size, *case.out, *case.low],
-                steps,
-                spec.scratch_bytes(case.size, case.out),
-                shares=shares,
-            )
-            if dtype.is_float:
-                close(got, want, case)
-            else:
-                np.testing.assert_array_equal(got, want)
-
-
-def test_plain_loops_give_the_fast_kernels_bits(launch):
-    case = Case("stride")
-    spec = PlainConvolution("forward", case.dtype, case.window, case.strides, case.dilations)
-    (plain,) = launch(
-        spec.kernel(),
-        [case.x, case.w],
-        [(case.dy.shape, np.float32)],
-        [*case.counts, *case.size, *case.out, *case.low],
-        spec.parallel_range(*case.counts, case.size, case.out),
-        spec.scratch_bytes(case.size, case.out),
-    )
-    fast = run(launch, ConvForward(case.dtype, **case.structure()), case, [case.x, case.w], case.dy.shape)
-    np.testing.assert_array_equal(plain, fast)
