@@ -42,9 +42,7 @@ class Case:
         self.dtype = dtype
         self.out = tuple(
             (s + sum(p) - (k - 1) * d - 1) // t + 1
-            for s, p, k, d, t in zip(
-                self.size, self.pads, self.window, self.dilations, self.strides, strict=True
-            )
+            for s, p, k, d, t in zip(self.size, self.pads, self.window, self.dilations, self.strides, strict=True)
         )
         rng = np.random.default_rng(seed)
         self.groups = g

@@ -27,9 +27,7 @@ def run(launch, spec, a, b, *, a_strides=None, b_strides=None, shares=1):
     sb = b_strides or [s // b.itemsize for s in b.strides]
     extents = [m, n, k, sa[r], sa[r + 1], sb[r], sb[r + 1], *batch, *sa[:r], *sb[:r]]
     steps = spec.parallel_range(int(np.prod(batch, dtype=int)), m, n)
-    memory = [
-        x if not x.size else np.lib.stride_tricks.as_strided(x, (span(x),), (x.itemsize,)) for x in (a, b)
-    ]
+    memory = [x if not x.size else np.lib.stride_tricks.as_strided(x, (span(x),), (x.itemsize,)) for x in (a, b)]
     (c,) = launch(
         spec.kernel(),
         memory,

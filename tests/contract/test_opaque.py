@@ -19,11 +19,7 @@ LANES = [((7,), 0), ((3, 40), 1), ((4, 5, 37), 1), ((0, 3), 0), ((3, 0), 1), ((2
 
 def values(dtype, shape, seed=0, nan=False):
     rng = np.random.default_rng(seed)
-    x = (
-        rng.integers(0, 2, shape).astype(bool)
-        if dtype.is_bool
-        else rng.integers(-9, 9, shape).astype(dtype.numpy)
-    )
+    x = rng.integers(0, 2, shape).astype(bool) if dtype.is_bool else rng.integers(-9, 9, shape).astype(dtype.numpy)
     if nan and dtype.is_float and x.size:
         x.reshape(-1)[rng.integers(0, x.size, 4)] = [np.nan, np.inf, -np.inf, np.nan]
     return x
