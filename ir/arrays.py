@@ -63,26 +63,30 @@ def _element(file: str | Path, name: str, tag: str) -> DType:
     return dtype(_NAMES[tag])
 
 
-def write_arrays(
-    file: str | Path, arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None
-) -> None:
-    """Write a safetensors file: complete, or not at all (temporary file, fsync, rename)."""
-    from safetensors import serialize
+def write_arrays(file: str | Path, arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file: complete, or not at all (temporary file, fsync, rename).
 
-    entries: Any = {
-        name: {
-            "dtype": from_numpy(a.dtype).long_name,
-            "shape": list(a.shape),
-            "data": np.ascontiguousarray(a).tobytes(),
-        }
-        for name, a in arrays.items()
-    }
-    data = serialize(entries, metadata=dict(metadata) if metadata else None)
+    The format is eight bytes of length, a JSON header, and the tensors' bytes one behind the other; written here because
+    the package's own `serialize` has changed its signature between versions.
+    """
+    # Wide elements first, as the package does it, so that every tensor lies at a multiple of its element size.
+    order = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
+    described: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    chunks, offset = [], 0
+    for name in order:
+        data = np.ascontiguousarray(arrays[name]).tobytes()
+        described[name] = {"dtype": _TAGS[from_numpy(arrays[name].dtype).name], "shape": list(arrays[name].shape),
+                           "data_offsets": [offset, offset + len(data)]}
+        chunks.append(data)
+        offset += len(data)
+    text = json.dumps(described, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
     target = Path(file)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as out:
-            out.write(data)
+            out.write(struct.pack("<Q", len(text)) + text)
+            out.writelines(chunks)
             out.flush()
             os.fsync(out.fileno())
         temporary.replace(target)
