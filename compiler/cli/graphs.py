@@ -91,10 +91,10 @@ def opt_command(file: str | None, pipeline: str, listing: bool, places: bool, ou
 
 def list_passes() -> str:
     """Every pass with the first line of its description and its options' defaults."""
-    from ..passes import PASSES
+    from ..passes import registry
 
     lines = []
-    for name, cls in PASSES.items():
+    for name, cls in registry().items():
         options = ", ".join(f"{f.name}={f.default!r}" for f in dataclasses.fields(cls))  # type: ignore[arg-type]
         about = (cls.__doc__ or "").strip().splitlines()
         lines.append(f"{name:16} {about[0] if about else ''}" + (f"  {{{options}}}" if options else ""))

@@ -1,4 +1,4 @@
-"""Graph passes. `PASSES` is the registry that pipelines (`tracemill opt --passes "cse,dce"`) choose from."""
+"""Graph passes, and the registry that pipelines (`tracemill opt --passes "cse,dce"`) choose from."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ from .optimizer import Optimizer
 from .replicate import Replicate
 from .simplify import Algebraic, Canonicalize, Cse, Dce, Fold, Simplify, SinkReshapes
 
-PASSES: dict[str, type[Pass]] = {cls.name: cls for cls in (
-    Autodiff, Optimizer, Replicate, Simplify, Canonicalize, Fold, Algebraic, Cse, SinkReshapes, Dce,
-)}
+
+def registry() -> dict[str, type[Pass]]:
+    """All passes by name, in the order of the phases."""
+    from ..fusion import Fuse  # here: fusion itself uses this package
+
+    passes: tuple[type[Pass], ...] = (
+        Autodiff, Optimizer, Replicate, Simplify, Canonicalize, Fold, Algebraic, Cse, SinkReshapes, Dce, Fuse,
+    )
+    return {cls.name: cls for cls in passes}
 
 
 def parse_pipeline(text: str) -> list[Pass]:
     """The passes that a text such as `cse,dce,fuse{max_nodes=40}` names. See `base.parse_pipeline`."""
     from .base import parse_pipeline as parse
 
-    return parse(text, PASSES)
+    return parse(text, registry())
 
 
-__all__ = ["PASSES", "Pass", "format_pass", "format_pipeline", "parse_pipeline"]
+__all__ = ["Pass", "format_pass", "format_pipeline", "parse_pipeline", "registry"]

@@ -6,11 +6,11 @@ import random
 
 import numpy as np
 import pytest
-
 from tracemill.compiler.passes.simplify import Simplify
 from tracemill.compiler.pipeline import run_phases, verifying
 from tracemill.ir.build import Builder
-from tracemill.ir.dims import Dim, evaluate as evaluate_dim, product, sym
+from tracemill.ir.dims import Dim, product, sym
+from tracemill.ir.dims import evaluate as evaluate_dim
 from tracemill.ir.dtypes import dtype, f64
 from tracemill.ir.graph import Graph, InputSpec, input_node
 from tracemill.ir.interp import evaluate

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from tracemill.compiler.passes import format_pipeline, parse_pipeline
+from tracemill.compiler.passes import format_pipeline, parse_pipeline, registry
 from tracemill.compiler.passes.base import Pass, options_of
 from tracemill.compiler.passes.base import parse_pipeline as parse_with
 from tracemill.compiler.passes.simplify import Cse, Dce, Fold, Simplify
@@ -73,7 +73,7 @@ REGISTRY: dict[str, type[Pass]] = {"shaky": Shaky, "cse": Cse}
 
 
 def test_pipeline_text_round_trip() -> None:
-    passes = parse_pipeline("cse, dce,fold{max_nodes=1}".replace("max_nodes", "max_elements"))
+    passes = parse_pipeline("cse, dce,fold{max_elements=1}")
     assert passes == [Cse(), Dce(), Fold(max_elements=1)]
     assert format_pipeline(passes) == "cse,dce,fold{max_elements=1}"
     assert parse_pipeline("") == []
@@ -102,6 +102,13 @@ def test_slips_in_a_pipeline_are_shown_with_a_caret(text: str, message: str, col
     shown = str(error.value).splitlines()
     assert message in shown[0]
     assert shown[1] == f"  {text}" and shown[2] == "  " + " " * (column - 1) + "^"
+
+
+def test_registered_passes_are_frozen_and_say_what_they_do() -> None:
+    for name, cls in registry().items():
+        assert cls.name == name and cls.__doc__ and parse_pipeline(name) == [cls()]
+        assert cls.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    assert {"autodiff", "optimizer", "simplify", "cse", "dce", "fuse"} <= set(registry())
 
 
 def test_options_are_the_fields() -> None:

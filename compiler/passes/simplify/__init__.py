@@ -1,8 +1,9 @@
 """Simplification: canonical forms, constant folding, algebra, common subexpressions, dead code.
 
 All of it keeps the bits of the result (the few exceptions say so where they are written), and none of it
-looks at the size of anything: extents count only where they are equal as expressions or the number 1. A graph
-for batches of 128 and the same graph for batches of B become the same kernels.
+looks at the size of a tensor: extents count only where they are equal as expressions or the number 1, and a
+limit exists only for constants to fold. A graph for batches of 128 and the same graph for batches of B become
+the same kernels.
 """
 
 from __future__ import annotations
