@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...ir.dims import Dim, product
+from ...ir.dims import Dim, names, product
 from ...ir.graph import Graph, InputSpec, input_node
 from ...ir.node import Node, postorder
 from ...ir.types import TensorType
@@ -14,10 +14,12 @@ from .emit_columns import emit_columns
 from .emit_map import Emitted, emit_map
 from .emit_rows import emit_rows
 from .emit_total import emit_total
+from .index_maps import Vector, coefficients
 from .kernel_ir import Apply, Instruction, Kernel, Load, Operand, Reduce, Store, dump
+from .locate import forward
 from .lowered import Launch, Lowered, Slot
 from .sizes import GroupSizes, Sizes
-from .space import map_space, reduction_space, reductions_of
+from .space import Space, map_space, reduction_space, reductions_of
 from .values import Values
 
 _EMIT = {"map": emit_map, "row": emit_rows, "column": emit_columns}
@@ -84,12 +86,13 @@ def build(body: Graph, inputs: Sequence[int]) -> Built:
             operands[n] = Operand(name, n.dtype, sizes.shape(n))
             slots[name] = Slot("input", inputs[n.attrs.index])
     values = Values(sizes, space, operands)
+    located = _located(nodes, reductions, sizes, space)
     results = []
     for k, out in enumerate(body.outputs):
         target = Operand(f"y{k}", out.dtype, sizes.shape(out), output=True)
         slots[target.name] = Slot("result", k)
         results.append(target)
-        values.store(out, space.locate(target.extents), target)
+        values.store(out, located.get(out) or space.locate(target.extents), target)
     template = "map"
     if reductions:
         template = ("row" if space.kept else "total") if space.by_rows else "column"
@@ -101,8 +104,28 @@ def build(body: Graph, inputs: Sequence[int]) -> Built:
     return Built(collapse(kernel), sizes.sizes, slots, tuple(values.sites))
 
 
+def _located(nodes: Sequence[Node], reductions: Sequence[Node], sizes: GroupSizes, space: Space) -> dict[Node, Vector]:
+    """Coordinates of the nodes around the reductions."""
+    known: dict[Node, Vector] = {}
+    for r in reductions:
+        known[r] = space.locate(sizes.shape(r))
+        known.setdefault(r.inputs[0], space.locate(sizes.shape(r.inputs[0])))
+    return forward(nodes, known, sizes, space.extents)
+
+
 def _widest(body: Graph, sizes: GroupSizes) -> tuple[Dim, ...]:
     return sizes.shape(max(body.outputs, key=lambda o: sum(d != 1 for d in o.shape)))
+
+
+def has_plain_strides(kernel: Kernel) -> bool:
+    """Whether no address takes axes apart by division."""
+    axes = {a.name for a in kernel.kept + kernel.reduced}
+    for i in kernel.body:
+        address = i.address if isinstance(i, (Load, Store)) else 0
+        for moving in coefficients(address):
+            if any(not isinstance(a, str) and axes & {*names(a.left), *names(a.right)} for a in moving):
+                return False
+    return True
 
 
 def lower_group(node: Node) -> Lowered:

@@ -132,6 +132,11 @@ class Kernel:
     body: tuple[Instruction, ...]
     comments: tuple[str, ...] = ()
 
+    @property
+    def cost(self) -> int:
+        """Operations of one point."""
+        return sum(i.cost for i in self.body if isinstance(i, Apply))
+
     @cached_property
     def defined(self) -> dict[str, Instruction]:
         """The instruction that defines each value."""
