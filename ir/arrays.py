@@ -66,7 +66,7 @@ def _element(file: str | Path, name: str, tag: str) -> DType:
 def write_arrays(file: str | Path, arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file: complete, or not at all (temporary file, fsync, rename).
 
-    The format is eight bytes of length, a JSON header, and the tensors' bytes one behind the other; written here because
+    The format is eight bytes of length, a JSON header, and the bytes of the tensors in turn; written here because
     the package's own `serialize` has changed its signature between versions.
     """
     # Wide elements first, as the package does it, so that every tensor lies at a multiple of its element size.

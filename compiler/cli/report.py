@@ -21,7 +21,7 @@ from ...ir.errors import InternalError, IRSyntaxError, Location, TracemillError
 
 OK, FAILED, USAGE, BUG, INTERRUPTED = 0, 1, 2, 3, 130
 _PACKAGE = __name__.split(".", 1)[0]
-_LINES = 12
+_LINES, _WIDTH = 12, 400
 
 
 def guarded(run: Callable[[], Any]) -> int:
@@ -97,7 +97,7 @@ def describe(error: TracemillError) -> str:
     room = _LINES - len(hint)
     if len(lines) > room:
         lines = [*lines[:room - 1], "  …"]
-    return "\n".join([*lines, *hint][:_LINES])
+    return "\n".join(line if len(line) <= _WIDTH else line[:_WIDTH - 1] + "…" for line in [*lines, *hint][:_LINES])
 
 
 def _short(file: str) -> str:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from tracemill.ir.arrays import read_arrays, write_arrays
 from tracemill.ir.text import parse_graph
 
@@ -87,7 +86,8 @@ def test_exec_takes_values_from_files_and_defaults(command: Command, linear: Pat
                                                    interpret: list[str]) -> None:
     x, w = values(tmp_path)
     out = tmp_path / "out.safetensors"
-    code, _, err = command("exec", linear, "--inputs", f"x={tmp_path}/x.npy", f"w={tmp_path}/w.npy", *interpret, "-o", out)
+    inputs = [f"x={tmp_path}/x.npy", f"w={tmp_path}/w.npy"]
+    code, _, err = command("exec", linear, "--inputs", *inputs, *interpret, "-o", out)
     assert code == 0, err
     np.testing.assert_allclose(read_arrays(out)["out"], np.exp(x @ w * np.float32(0.5)), rtol=1e-5)
 
@@ -166,7 +166,9 @@ def test_dump_of_a_fused_graph_goes_on_from_there(command: Command, linear: Path
     assert command("dump", fused, "--phase", "planned").code == 0
 
 
-@pytest.mark.parametrize(("emit", "mark"), [("kernel", "# kernel"), ("llvm", "define"), ("asm", ".text"), ("dot", "digraph")])
+@pytest.mark.parametrize(("emit", "mark"), [
+    ("kernel", "# kernel"), ("llvm", "define"), ("asm", ".text"), ("dot", "digraph"),
+])
 def test_dump_in_every_form(command: Command, linear: Path, emit: str, mark: str) -> None:
     code, out, err = command("dump", linear, "--emit", emit)
     assert code == 0, err
@@ -182,7 +184,8 @@ def test_dump_of_a_plan_tells_its_memory(command: Command, linear: Path) -> None
 def test_large_constants_travel_beside(command: Command, tmp_path: Path) -> None:
     file = tmp_path / "big.ir"
     numbers = ", ".join(str(i) for i in range(100))
-    file.write_text(f"graph (%x: i64[100]) {{ %0 = constant() {{value=i64[100]({numbers})}} %1 = add(%x, %0) return y = %1 }}")
+    file.write_text(f"graph (%x: i64[100]) {{ %0 = constant() {{value=i64[100]({numbers})}}\n"
+                    "%1 = add(%x, %0) return y = %1 }")
     code, _, err = command("dump", file, "--phase", "traced", "-o", tmp_path / "out")
     assert code == 0, err
     dumped = tmp_path / "out" / "001-graph-traced.ir"
