@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 
 from ...ir.errors import AutogradError
@@ -26,7 +27,7 @@ class Autodiff:
 
     def run(self, graph: Graph) -> Graph:
         """Raises AutogradError at the user's line for what has no derivative."""
-        return _strip(merge_loops(rewrite(graph, _expand)))
+        return _strip(merge_loops(rewrite(graph, _expand)), _kept(graph))
 
 
 def _expand(node: Node, inputs: tuple[Node, ...]) -> Replacement:
@@ -40,13 +41,18 @@ def _expand(node: Node, inputs: tuple[Node, ...]) -> Replacement:
         raise
 
 
-def _strip(graph: Graph) -> Graph:
+def _kept(graph: Graph) -> dict[Node, Node]:
+    """The nodes whose value is an input or constant, by `with_value`."""
+    return {n.inputs[0]: n.inputs[1] for n in graph.nodes if n.op.name == "with_value" and not n.inputs[1].inputs}
+
+
+def _strip(graph: Graph, kept: Mapping[Node, Node] = MappingProxyType({})) -> Graph:
     """`graph` without the symbols that differentiation has read.
 
-    A node with a kept value is not computed again: its derivative may read it where no `with_value` stands.
+    A node with a kept value is not computed again: its derivative may read it where no `with_value` stands,
+    as in a graph whose `with_value` nodes only stood below the outputs of gradients (`kept` has those).
     """
-    kept = {n.inputs[0]: n.inputs[1]
-            for n in graph.nodes if n.op.name == "with_value" and not n.inputs[1].inputs}
+    kept = {**kept, **_kept(graph)}
 
     def visit(node: Node, inputs: tuple[Node, ...]) -> Replacement:
         if node in kept:

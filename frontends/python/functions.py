@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from . import (
-           autograd,
-           creation,
-           indexing,
-           ops_index,
-           ops_math,
-           ops_matmul,
-           ops_reduce,
-           ops_shape,
-           printing,
-           random,
+    autograd,
+    control,
+    creation,
+    indexing,
+    ops_index,
+    ops_math,
+    ops_matmul,
+    ops_reduce,
+    ops_shape,
+    printing,
+    random,
 )
 from .registry import FUNCTIONS, METHODS
 from .tensor import attach
@@ -20,5 +21,5 @@ from .tensor import attach
 attach(METHODS)
 FUNCTIONS["set_printoptions"] = printing.set_printoptions
 
-__all__ = ["FUNCTIONS", "METHODS", "autograd", "creation", "indexing", "ops_index", "ops_math", "ops_matmul",
-           "ops_reduce", "ops_shape", "printing", "random"]
+__all__ = ["FUNCTIONS", "METHODS", "autograd", "control", "creation", "indexing", "ops_index", "ops_math",
+           "ops_matmul", "ops_reduce", "ops_shape", "printing", "random"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import secrets
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -15,18 +16,20 @@ import numpy as np
 
 from ...ir.build import Builder
 from ...ir.dtypes import DType, boolean, f32, f64, i64, u32
-from ...ir.errors import DTypeError, ShapeError
+from ...ir.errors import CaptureError, DTypeError, ShapeError
 from ...ir.node import Node
 from . import dtypes
 from .creation import _element, _finish, _sizes
 from .device import check
 from .inplace import check_leaf, check_overlap
 from .nodes import align, cast, expand, floating
+from .place import here
 from .registry import FUNCTIONS, METHODS, both, function, method
 from .tensor import Tensor, from_array, write
 from .trace import TRACE, assign, begin, node_of, number, record, wrap
 
 _MASK = (1 << 63) - 1
+GENERATORS: weakref.WeakSet[Generator] = weakref.WeakSet()  # all that exist; loop bodies carry their states
 
 
 class Generator:
@@ -42,6 +45,7 @@ class Generator:
         self._state = from_array(np.array([0, 0], np.int64))
         self._state._cell.role, self._state._cell.name = "state", "rng"
         self.manual_seed(67280421310721)
+        GENERATORS.add(self)
 
     def manual_seed(self, seed: int) -> Generator:
         """Start the stream of a seed."""
@@ -59,9 +63,12 @@ class Generator:
         return self._seed
 
     def _set(self, seed: int, counter: int) -> None:
-        state = from_array(np.array([seed, counter], np.int64))
-        state._cell.role, state._cell.name = "state", "rng"
-        self._state = state
+        if TRACE.barrier is not None:
+            raise CaptureError(f"a generator is seeded while {TRACE.barrier}", location=here(3).location,
+                               hint="seed it outside")
+        cell = self._state._cell  # stays the same cell: captured functions read it at each call
+        cell.buffer, cell.node, cell.stale = np.array([seed, counter], np.int64), None, False
+        cell.version += 1
 
     def get_state(self) -> Tensor:
         """The state as bytes, for `set_state`."""

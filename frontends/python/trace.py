@@ -34,13 +34,21 @@ MEMO_LIMIT = 200_000
 NUMBER = "number"  # owner of a leaf that is a Python number of the script
 
 
+class NeedsFlush(Exception):
+    """A body being traced met a parameter whose pending value must be computed first: flush, then trace it again."""
+
+
 class Hyper:
-    """Owner of a leaf that is a number read at each call (a learning rate): never compiled in."""
+    """Owner of a leaf that is a number read at each call (a learning rate): never compiled in.
 
-    __slots__ = ("name",)
+    Attributes:
+        read: gives the present value; what `tm.compile` calls before each run.
+    """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    __slots__ = ("name", "read")
+
+    def __init__(self, name: str, read: Callable[[], Any] | None = None) -> None:
+        self.name, self.read = name, read
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Hyper) and self.name == other.name
@@ -67,15 +75,21 @@ class Trace:
         tracked: whether any recorded operator has a history.
         epoch: an object of its own per trace.
         barrier: why nothing may be flushed now (inside `tm.compile` or a loop body), or None.
+        capture: the `tm.compile` capture that is recording, or None.
+        depth: how many bodies of loops and branches are being traced.
+        writes: (cell, node, stale, tracked) before each write while a body is traced, or None.
     """
 
-    __slots__ = ("barrier", "capture", "dead", "epoch", "freed", "grad", "grad_leaves", "owners", "pending", "retained",
-                 "room", "seen", "segments", "stepped", "tracked", "values")
+    __slots__ = ("barrier", "capture", "dead", "depth", "epoch", "freed", "grad", "grad_leaves", "owners", "pending", "retained",
+                 "room", "seen", "segments", "stepped", "tracked", "values",
+                 "writes")
 
     def __init__(self) -> None:
         self.grad = True
         self.barrier: str | None = None
         self.capture: Any = None
+        self.depth = 0
+        self.writes: list[tuple[Cell, Node | None, bool, bool]] | None = None
         self.retained: list[weakref.ref[Tensor]] = []
         self.reset()
 
@@ -253,6 +267,8 @@ def _settle(cell: Cell) -> None:
     trace = TRACE
     if trace.barrier is not None:
         if cell.stale and cell.node not in trace.grad_leaves:
+            if trace.depth and trace.capture is None:
+                raise NeedsFlush
             _leaf_in_place(cell)
         return
     first = not cell.used
@@ -417,6 +433,8 @@ def assign(cell: Cell, node: Node, tracked: bool) -> None:
     trace = TRACE
     mates = cell.mates() if cell.alias is not None else (cell,)
     for mate in mates:
+        if trace.writes is not None:
+            trace.writes.append((mate, mate.node, mate.stale, mate.tracked))
         value = node if mate is cell else _through_alias(mate, node)
         if not mate.stale:
             if trace.capture is not None:
