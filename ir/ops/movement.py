@@ -8,7 +8,7 @@ import numpy as np
 
 from ..attrs import Attr
 from ..build import Builder
-from ..dims import Dim
+from ..dims import Dim, dmax
 from ..errors import AttributeValueError, ShapeError
 from ..node import Node
 from ..opdef import Kind, OpDef, Sample, register
@@ -248,10 +248,9 @@ def _pad_vjp(b: Builder, n: Node, g: Node, x: Node, value: Node) -> list[Node | 
     # Undo crops by padding with zeros, then take every (interior+1)-th element.
     grow, start, step = [], [], []
     for low, high, interior in n.attrs.pads:
-        crop_low = -low if isinstance(low, int) and low < 0 else 0
-        crop_high = -high if isinstance(high, int) and high < 0 else 0
+        crop_low, crop_high = dmax(-low, 0), dmax(-high, 0)
         grow.append((crop_low, crop_high, 0))
-        start.append(0 if crop_low else low)
+        start.append(low + crop_low)
         step.append(interior + 1)
     whole = b.pad(g, b.like(0, g), pads=tuple(grow)) if any(p != (0, 0, 0) for p in grow) else g
     dx = b.slice(whole, start=tuple(start), size=x.shape, step=tuple(step))

@@ -279,3 +279,69 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
         raise RuntimeError(f"Halving dimension must be even, but dimension {dim} is size "
                            f"{input.shape[axis] if input.dim() else 1}")
     return apply(_glu, (input,), (axis,))  # type: ignore[no-any-return]
+
+
+# -- thresholds -----------------------------------------------------------------------------------------------------
+
+
+@_widened
+def _celu(b: Builder, x: Node, alpha: float) -> Node:
+    positive = b.gt(x, b.like(0, x))
+    below = b.select(positive, b.like(0, x), b.div(x, b.like(alpha, x)))
+    return b.select(positive, x, b.mul(b.expm1(below), b.like(alpha, x)))  # type: ignore[no-any-return]
+
+
+def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+    """x for x > 0, else alpha·(e^(x / alpha) − 1)."""
+    return _inplace(input, apply(_celu, (input,), (float(alpha),)), inplace)
+
+
+def _threshold(b: Builder, x: Node, limit: float, value: float) -> Node:
+    return b.select(b.le(x, b.like(limit, x)), b.like(value, x), x)  # type: ignore[no-any-return]
+
+
+def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
+    """x where x > threshold, else `value`."""
+    return _inplace(input, apply(_threshold, (input,), (float(threshold), float(value))), inplace)
+
+
+def _hardshrink(b: Builder, x: Node, lambd: float) -> Node:
+    return b.select(b.le(b.abs(x), b.like(lambd, x)), b.like(0, x), x)  # type: ignore[no-any-return]
+
+
+def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
+    """x where |x| > lambd, else 0."""
+    return apply(_hardshrink, (input,), (float(lambd),))  # type: ignore[no-any-return]
+
+
+def _softshrink(b: Builder, x: Node, lambd: float) -> Node:
+    limit, low = b.like(lambd, x), b.like(-lambd, x)
+    below = b.select(b.lt(x, low), b.add(x, limit), b.like(0, x))
+    return b.select(b.gt(x, limit), b.sub(x, limit), below)  # type: ignore[no-any-return]
+
+
+def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
+    """x moved towards 0 by lambd, 0 within it."""
+    if lambd < 0:
+        raise RuntimeError(f"lambda must be greater or equal to 0, but found to be {lambd}.")
+    return apply(_softshrink, (input,), (float(lambd),))  # type: ignore[no-any-return]
+
+
+def rrelu(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False,
+          inplace: bool = False) -> Tensor:
+    """Leaky ReLU with a slope drawn for each element in training, their middle otherwise."""
+    if not training:
+        return leaky_relu(input, (lower + upper) / 2, inplace)
+    slope = input.detach().new_empty(tuple(input._shape)).uniform_(lower, upper)
+    return _inplace(input, input.where(input >= 0, input * slope), inplace)
+
+
+def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1) -> Tensor:
+    """Softmax of the logits with Gumbel noise; `hard` gives one-hot values with the soft ones' gradient."""
+    noise = -logits.detach().new_empty(tuple(logits._shape)).exponential_().log()
+    soft = softmax((logits + noise) / tau, dim)
+    if not hard:
+        return soft
+    best = soft.detach().argmax(dim, keepdim=True)
+    one = soft.detach().new_zeros(tuple(soft._shape)).scatter_(dim, best, 1.0)
+    return one - soft.detach() + soft
