@@ -96,7 +96,9 @@ class _Writer:
         if self.emit == "ir":
             arrays = {f"@{k}": v for k, v in (constants or {}).items()}
             if inputs is not None:
-                arrays |= {s.name: np.asarray(a) for s, a in zip(graph.inputs, inputs, strict=True)}
+                # Numbers with a default are left to the text, where they are there to be edited.
+                given = [(s.name, a) for s, a in zip(graph.inputs, inputs, strict=True) if s.default is None]
+                arrays |= {name: np.asarray(a) for name, a in given}
             if arrays:
                 save_arrays(self.folder / (base + ".safetensors"), arrays)
 

@@ -39,6 +39,11 @@ with torch.no_grad():
 print(model.linear.weight.item(), model.linear.bias.item())
 """
 
+HEAVY = """\
+import sys
+print([m for m in ("numba", "llvmlite", "networkx", "lark", "rich", "safetensors", "ml_dtypes") if m in sys.modules])
+"""
+
 ABOUT = """\
 from __future__ import annotations
 import inspect, sys
@@ -130,8 +135,7 @@ def test_statistics_of_a_thousand_steps(process: Command, tmp_path: Path) -> Non
 
 
 def test_a_warm_run_imports_nothing_heavy(process: Command, tmp_path: Path) -> None:
-    (tmp_path / "train.py").write_text(LINEAR_REGRESSION + "import sys\nprint([m for m in sys.modules if m in ("
-                                       "'numba', 'llvmlite', 'networkx', 'lark', 'rich', 'safetensors', 'ml_dtypes')])\n")
+    (tmp_path / "train.py").write_text(LINEAR_REGRESSION + HEAVY)
     process("run", "--as-torch", "train.py")
     assert process("run", "--as-torch", "train.py").out.splitlines()[-1] == "[]"
 
