@@ -38,7 +38,8 @@ class Group:
             self.reductions.append(node)
 
 
-def _current(group: Group) -> Group:
+def current(group: Group) -> Group:
+    """The group that a group is part of by now."""
     while group.replaced is not None:
         group = group.replaced
     return group
@@ -95,7 +96,7 @@ class Clusters:
             kind = self.roles[user]
             if kind is Role.VIEW:
                 behind = self._views[user]
-                groups |= dict.fromkeys(map(_current, behind.groups))
+                groups |= dict.fromkeys(map(current, behind.groups))
                 if user in self.owner:
                     groups[self.owner[user]] = None
                 else:
@@ -139,7 +140,7 @@ class Clusters:
 
     def body(self, group: Group) -> tuple[Graph, list[Node]]:
         """A group's body, and the nodes that its inputs stand for."""
-        computed = self.computed_in(group)
+        computed, operands = self.computed_in(group), self._operands(group)
         outputs = sorted(group.outputs, key=self.position.__getitem__)
         leaves: list[Node] = []
         mapped: dict[Node, Node] = {}
@@ -148,7 +149,7 @@ class Clusters:
             node = stack[-1]
             if node in mapped:
                 stack.pop()
-            elif not computed(node):
+            elif node in operands or not computed(node):
                 mapped[node] = input_node(len(leaves), node.tensor_type)
                 leaves.append(node)
                 stack.pop()
@@ -161,6 +162,20 @@ class Clusters:
                     stack.pop()
         specs = tuple(InputSpec(f"x{k}", n.tensor_type) for k, n in enumerate(leaves))
         return Graph("body", specs, tuple(mapped[o] for o in outputs)), leaves
+
+    def _operands(self, group: Group) -> set[Node]:
+        """What a contraction reads from memory: its operands, for `dot` what its operands are views of."""
+        if group.core is None:
+            return set()
+        found: set[Node] = set()
+        stack = list(group.core.inputs)
+        while stack:
+            node = stack.pop()
+            if group.core.op.name == "dot" and self.roles[node] is Role.VIEW and node not in self.owner:
+                stack.extend(node.inputs)
+            else:
+                found.add(node)
+        return found
 
     def leaves(self, group: Group) -> list[Node]:
         """The values that a group reads from memory, in order."""

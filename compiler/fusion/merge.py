@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from ...ir.node import Node
 from ...ir.opdef import Kind
+from ..lower.contraction import has_epilogue
 from ..lower.errors import CannotLower
 from ..lower.group import build, has_plain_strides
-from .clusters import Clusters, Group
+from .clusters import Clusters, Group, current
 from .roles import CHEAP, Role, checks, cost
 from .shapes import common_space, extents, fits, size
 
@@ -95,15 +96,12 @@ class Merger:
 
     def _with_producers(self, group: Group) -> bool:
         changed = False
-        retry = True
-        while retry:
-            retry = False
+        while True:
             producers = [p for p in self.flow.predecessors(group) if isinstance(p, Group)]
-            for producer in sorted(producers, key=self._end, reverse=True):
-                if self._merge(producer, group):
-                    changed = retry = True
-                    break
-        return changed
+            producers.sort(key=self._end, reverse=True)
+            if not any(self._merge(p, group) for p in producers):
+                return changed
+            group, changed = current(group), True
 
     def _siblings(self) -> bool:
         """Reductions over the same space that read a tensor in common."""
@@ -138,7 +136,7 @@ class Merger:
         merged = Group(first.members | second.members, {}, first.repeated | second.repeated,
                        first.core or second.core, [*first.reductions, *second.reductions])
         if merged.core is not None and (merged.reductions or any(checks(m) for m in merged.members)
-                                        or second.core is not None):
+                                        or second.core is not None or not has_epilogue(merged.core)):
             return None
         merged.outputs = {o: None for o in (first.outputs | second.outputs) if self._needed(o, merged, (first, second))}
         outputs = list(merged.outputs)

@@ -187,7 +187,7 @@ class _Dot:
         tail = kernel.body[4:]
         direct = self._direct(tail, kernel)
         strides_c: list[Dim] = []
-        spec = DotGeneral(self.core.dtype, len(batch))
+        spec = DotGeneral(self.core.dtype, len(batch)).narrowed(real(column.extent) if column else 1)
         epilogue_extents: tuple[Dim, ...] = ()
         if direct is not None:
             c = _Side(a.slot, 1, direct.address)
