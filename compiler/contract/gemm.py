@@ -8,7 +8,7 @@ fused multiply-adds in ascending k on every path. Integers use plain loops and w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...ir.dims import Dim
 from ...ir.dtypes import DType
@@ -46,6 +46,12 @@ class DotGeneral:
     strided_out: bool = False
     epilogue: Epilogue | None = None
     tile: TileShape | None = None
+
+    def narrowed(self, n: Dim) -> DotGeneral:
+        """This product for a right operand known to be `n` columns wide: tiles one vector wide if that holds it."""
+        if not self.dtype.is_float or not isinstance(n, int) or n > self._tile.lanes:
+            return self
+        return replace(self, tile=tile_shape(self.dtype.compute, vectors=1))
 
     @property
     def extents(self) -> tuple[str, ...]:

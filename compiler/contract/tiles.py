@@ -59,9 +59,9 @@ def host_isa() -> str:
 
 
 def tile_shape(dtype: DType, isa: str | None = None, *, vectors: int = 2) -> TileShape:
-    """The tile for a compute dtype (f32 or f64) on `isa` (default: this CPU), two or three vectors wide."""
+    """The tile for a compute dtype (f32 or f64) on `isa` (default: this CPU), one to three vectors wide."""
     rows_of_two, rows_of_three, vector_bytes, tail_rows = _SHAPES[isa or host_isa()]
-    rows = rows_of_two if vectors == 2 else rows_of_three
+    rows = rows_of_three if vectors == 3 else rows_of_two
     return TileShape(rows, vectors, vector_bytes // dtype.itemsize, tail_rows)
 
 

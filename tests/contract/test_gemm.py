@@ -212,3 +212,12 @@ def test_formulas_take_symbolic_sizes():
 def test_sources_hold_no_sizes():
     assert DotGeneral(dtypes.f32).kernel().source == DotGeneral(dtypes.f32).kernel().source
     assert len({DotGeneral(d).kernel().source for d in dtypes.FLOATS}) == 4
+
+
+@pytest.mark.parametrize("m,k,n", [(1, 1, 1), (29, 20, 10), (13, 40, 16), (5, 7, 3)])
+def test_narrow_results(launch, m, k, n):
+    rng = np.random.default_rng(6)
+    a, b = random(rng, dtypes.f32, m, k), random(rng, dtypes.f32, n, k).T
+    wide, thin = DotGeneral(dtypes.f32), DotGeneral(dtypes.f32).narrowed(n)
+    np.testing.assert_array_equal(run(launch, thin, a, b, shares=2), run(launch, wide, a, b))
+    assert wide.narrowed(1000) is wide and wide.narrowed(sym("B")) is wide
