@@ -12,7 +12,7 @@ from ...ir.errors import AutogradError, ShapeError
 from ...ir.node import Node, postorder
 from .place import here
 from .registry import FUNCTIONS, METHODS, function, method
-from .tensor import Tensor, over
+from .tensor import Consumed, Tensor, over
 from .trace import TRACE, assign, begin, cut, node_of, wrap
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -276,6 +276,8 @@ def run_backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | No
     """Accumulate the gradients of `tensors` into the `.grad` of leaves (or of `inputs` only)."""
     outputs = _tensors(tensors)
     grads = _cotangents(outputs, grad_tensors)
+    if TRACE.capture is not None:
+        TRACE.capture.differentiated = True
     only = None if inputs is None else _tensors(inputs)
     begin([*outputs, *[g for g in grads if g is not None], *(only or ())])
     for o in outputs:
@@ -306,6 +308,10 @@ def _target(t: Tensor) -> Node:
 
 def _accumulate(tensor: Tensor, grad: Node, create_graph: bool) -> None:
     present = tensor._grad
+    if TRACE.capture is not None:
+        TRACE.capture.accumulates(tensor)
+    if present is not None and present.__class__ is Consumed:
+        raise present.error()
     if present is None:
         tensor._grad = _gradient_tensor(grad, create_graph)
         return

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -109,7 +110,18 @@ def materialised(array: Array, dtype: DType, export: Any = None) -> Cell:
     cell.version = 0
     if export is not None:
         cell.export = export
+    if _observer is not None:
+        _observer(cell)
     return cell
+
+
+_observer: Callable[[Cell], None] | None = None
+
+
+def observe_materialised(observer: Callable[[Cell], None] | None) -> None:
+    """Call `observer` with every cell that is made over an array (None: no longer)."""
+    global _observer
+    _observer = observer
 
 
 def make_alias(cell: Cell) -> Cell:

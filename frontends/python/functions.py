@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import (
     autograd,
+    compile,
     control,
     creation,
     indexing,
@@ -21,5 +22,5 @@ from .tensor import attach
 attach(METHODS)
 FUNCTIONS["set_printoptions"] = printing.set_printoptions
 
-__all__ = ["FUNCTIONS", "METHODS", "autograd", "control", "creation", "indexing", "ops_index", "ops_math",
+__all__ = ["FUNCTIONS", "METHODS", "autograd", "compile", "control", "creation", "indexing", "ops_index", "ops_math",
            "ops_matmul", "ops_reduce", "ops_shape", "printing", "random"]

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...ir.dtypes import DType
 from ...ir.errors import AutogradError, DTypeError, NotSupportedError
-from . import dtypes
+from . import dtypes, version
 from .cell import Array, Cell, export, make_alias, materialised
 from .device import Device, cpu
 from .dtypes import dtype as PublicDType
@@ -202,6 +202,7 @@ class Tensor:
                                 "var_no_grad = var.detach().")
         if requires_grad and not self._dtype.is_float:
             raise AutogradError("only Tensors of floating point dtype can require gradients")
+        version.bump()
         if requires_grad:
             self._own_cell()
             cell = self._cell
@@ -229,18 +230,20 @@ class Tensor:
     def grad(self) -> Tensor | None:
         """The accumulated gradient of a leaf (or of a tensor that `retain_grad()` was called on)."""
         grad = self._grad
-        if grad is not None and grad.__class__ is _Consumed:
+        if grad is not None and grad.__class__ is Consumed:
             raise grad.error()
         return grad
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
-        if value is not None and value.__class__ is not _Consumed:
+        if value is not None and value.__class__ is not Consumed:
             if not isinstance(value, Tensor):
                 raise TypeError(f"assigned grad expected to be a Tensor or None but got grad of type {type(value)}")
             if value._shape != self._shape:
                 raise AutogradError(f"assigned grad has data of a different size: {list(value._shape)}, the tensor has "
                                     f"{list(self._shape)}")
+        elif TRACE.capture is not None and not TRACE.capture.differentiated:
+            TRACE.capture.cleared.add(id(self))
         self._grad = value
 
     @property
@@ -264,6 +267,7 @@ class Tensor:
         cell.tracked, cell.leaf = old.tracked and old.leaf is not None, old.leaf
         cell.role, cell.name = old.role, old.name
         self._cell, self._view, self._seen = cell, value._view, None
+        version.bump()
 
     def detach(self) -> Tensor:
         """The same memory without history."""
@@ -443,17 +447,18 @@ class Parameter(Tensor):
         return "Parameter containing:\n" + super().__repr__()
 
 
-class _Consumed(Tensor):
+class Consumed(Tensor):
     """Stands for a gradient that a captured step used up."""
 
     def error(self) -> BaseException:
         return AutogradError("this gradient was consumed by the optimizer step inside a compiled function",
-                             hint="compile with keep_grads=True to read gradients afterwards")
+                             hint="call zero_grad() inside the function, or tm.compile(..., keep_grads=True) to read or "
+                                  "accumulate gradients afterwards")
 
 
 def consumed() -> Tensor:
     """A placeholder `.grad` whose reading is an error."""
-    return _new(_Consumed)
+    return _new(Consumed)
 
 
 def _deepcopy(value: Any, memo: dict[int, Any]) -> Any:

@@ -164,8 +164,6 @@ def read(cell: Cell) -> Node:
     if cell.stale or cell.buffer is None:
         raise lost(cell)
     trace = TRACE
-    if trace.capture is not None:
-        trace.capture.lift(cell)
     if cell.alias is not None and not (cell.tracked and cell.leaf is not None):
         node = _read_mate(cell)
         if node is not None:
@@ -437,8 +435,6 @@ def assign(cell: Cell, node: Node, tracked: bool) -> None:
             trace.writes.append((mate, mate.node, mate.stale, mate.tracked))
         value = node if mate is cell else _through_alias(mate, node)
         if not mate.stale:
-            if trace.capture is not None:
-                trace.capture.wrote(mate)
             trace.pending.append(weakref.ref(mate))
             mate.stale = True
         mate.node = value
@@ -464,8 +460,8 @@ def after_write(cell: Cell) -> None:
 
 def mark_step(cells: Sequence[Cell] = ()) -> None:
     """An optimizer step was recorded: the next recorded operator, value need or `zero_grad` runs the trace."""
+    stats.first_step()
     if TRACE.barrier is None:
-        stats.first_step()
         TRACE.stepped = True
         TRACE.room = 0
         for cell in cells:
@@ -476,6 +472,8 @@ def mark_step(cells: Sequence[Cell] = ()) -> None:
 
 def after_zero_grad() -> None:
     """Called by `Optimizer.zero_grad` and `Module.zero_grad` once the gradients are dropped."""
+    if TRACE.capture is not None:
+        TRACE.capture.zeroed()
     if TRACE.stepped and TRACE.barrier is None:
         from .flush import flush
 
