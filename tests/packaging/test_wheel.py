@@ -1,4 +1,4 @@
-"""The package as users get it: source → sdist → wheel, its contents, and its use from a folder with look-alike names."""
+"""The package as users get it: source → sdist → wheel, its contents, and its use from a folder with the same names."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for file in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, source)
     # The source without its own build folder: built from the sdist alone, in this environment, without a network.
-    done = subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--skip-dependency-check", "-o", "dist", "."],
-                          cwd=source, capture_output=True, text=True, timeout=250, check=False)
+    command = [sys.executable, "-m", "build", "--no-isolation", "--skip-dependency-check", "-o", "dist", "."]
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return source / "dist"
 
@@ -87,8 +87,9 @@ def test_it_works_from_a_folder_with_the_same_names(dist: Path, tmp_path: Path) 
     (work / "compiler.py").write_text("Z = 3\n")
     (work / "ir" / "__init__.py").write_text("Y = 2\n")
     (work / "use.py").write_text(USE)
+    env = {**os.environ, "PYTHONPATH": str(site)}
     for command in (["use.py"], ["-m", "tracemill", "run", "use.py"]):
-        done = subprocess.run([sys.executable, *command], cwd=work, capture_output=True, text=True, timeout=200, check=False,
-                              env={**os.environ, "PYTHONPATH": str(site)})
+        done = subprocess.run([sys.executable, *command], cwd=work, env=env, capture_output=True, text=True,
+                              timeout=200, check=False)
         assert done.returncode == 0, done.stderr
         assert done.stdout.split() == ["1", "2", "3", str(site / "tracemill" / "__init__.py"), "True"]
