@@ -117,7 +117,8 @@ class _Columns:
                 continue
             known.add(d)
             if isinstance(d, Reduce):
-                self.w.line(f"{d.name} = {self.accumulators[d].totals[-1]}[k]")
+                a = self.accumulators[d]
+                self.w.line(f"{d.name} = {a.result(f'{a.totals[-1]}[k]')}")
             elif isinstance(d, Apply) and d in self.stored:
                 self.w.line(f"{d.name} = column_{d.name}[k]")
             else:

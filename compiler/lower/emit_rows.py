@@ -80,6 +80,6 @@ class _Rows:
             for a in accumulators:
                 a.merge(w, a.totals, a.lane("0"))
         for a in accumulators:
-            w.line(f"{a.reduce.name} = {a.totals[-1]}")
+            w.line(f"{a.reduce.name} = {a.result(a.totals[-1])}")
 
 

@@ -78,7 +78,7 @@ def _combine(kernel: Kernel, accumulators: list[Accumulator], partials: dict[str
             for a in accumulators:
                 a.merge(w, a.totals, [f"{name}[block]" for name in _names(a)])
         for a in accumulators:
-            w.line(f"{a.reduce.name} = {a.totals[-1]}")
+            w.line(f"{a.reduce.name} = {a.result(a.totals[-1])}")
         for i in mine:
             w.instruction(i, by_name)
     return Emitted(w.kernel(kernel, operands), operands, tuple(w.extents), 1)

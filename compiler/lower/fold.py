@@ -54,6 +54,11 @@ class Accumulator:
         for target, new in zip(targets, news, strict=True):
             w.line(f"{target} = {new}")
 
+    def result(self, total: str) -> str:
+        """The reduction's value from the last part of its total."""
+        dtype = self.reduce.dtype
+        return total if dtype is self.monoid.parts[-1] else f"{dtype}({total})"
+
     def lane(self, at: str) -> list[str]:
         """The lanes at an index."""
         return [f"{name}[{at}]" for name in self.lanes]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...ir.dtypes import DType, boolean, i64
+from ...ir.dtypes import DType, boolean, i32, i64
 from .scalars import literal
 
 
@@ -17,7 +17,7 @@ class Monoid:
     """One reduction over elements of one dtype.
 
     Attributes:
-        parts: dtypes of the accumulator's scalars; the last is the result.
+        parts: dtypes of the accumulator's scalars; the last is the result, at its width or wider.
         identity: initial value of each part.
         step: statements' right sides: the parts after folding in an element; `{a0}`, `{a1}` are the parts before.
         merge: the parts of two accumulators `{a0}…` (earlier elements) and `{b0}…` (later ones) folded.
@@ -41,8 +41,10 @@ def monoid(name: str, dtype: DType, result: DType) -> Monoid:
     """
     if name in ("sum", "prod"):
         sign, start = ("+", 0) if name == "sum" else ("*", 1)
-        wrap = "{x}" if result.is_float else f"{result}({{x}})"
-        return Monoid((result,), (literal(start, result),), (wrap.format(x="{a0} %s {v}" % sign),),
+        # Narrow integers fold in i32, which wraps to the same result: LLVM needs seconds for vectors of products of bytes.
+        part = i32 if result.is_integer and result.bits < 32 else result
+        wrap = "{x}" if result.is_float else f"{part}({{x}})"
+        return Monoid((part,), (literal(start, part),), (wrap.format(x="{a0} %s {v}" % sign),),
                       (wrap.format(x="{a0} %s {b0}" % sign),))
     if name in ("any", "all"):
         sign, start = ("|", False) if name == "any" else ("&", True)
