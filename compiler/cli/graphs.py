@@ -178,7 +178,7 @@ def exec_command(file: str, more: tuple[str, ...], given: tuple[str, ...], numbe
         save_arrays(output, outputs)
     elif not check:
         for (name, value), node in zip(outputs.items(), graph.outputs, strict=True):
-            shown = value.item() if value.ndim == 0 else np.array2string(value.ravel(), threshold=8, edgeitems=3)
+            shown = str(value) if value.ndim == 0 else np.array2string(value.ravel(), threshold=8, edgeitems=3)
             click.echo(f"{name}: {node.type} = {shown}")
     return code
 
