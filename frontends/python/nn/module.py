@@ -52,7 +52,8 @@ class _Calls:
 _calls = _Calls()
 
 
-def _restructured() -> None:
+def restructured() -> None:
+    """A module, parameter or buffer was added, replaced or taken away somewhere."""
     _calls.structure += 1
     version.bump()
 
@@ -193,7 +194,7 @@ class Module:
                 raise AttributeError("cannot assign module before Module.__init__() call")
             self._forget(name, own, self._parameters, self._buffers)
             self._modules[name] = value
-            _restructured()
+            restructured()
         else:
             self._set_other(own, name, value)
 
@@ -205,7 +206,7 @@ class Module:
                     wanted = "torch.nn.Parameter or None" if kind == "parameter" else "torch.nn.Module or None"
                     raise TypeError(f"cannot assign '{value.__class__.__name__}' as {kind} '{name}' ({wanted} expected)")
                 entries[name] = None
-                _restructured()
+                restructured()
                 return
         buffers = own.get("_buffers")
         if buffers is not None and name in buffers:
@@ -217,7 +218,7 @@ class Module:
             if value is not None and old is not None:
                 value._cell.name, value._cell.role = old._cell.name, "state"
             if _differs(old, value):
-                _restructured()
+                restructured()
             return
         slot = getattr(type(self), name, None)
         if hasattr(slot, "__set__"):
@@ -239,7 +240,7 @@ class Module:
         for table in (self._parameters, self._buffers, self._modules):
             if name in table:
                 self._forget(name, table)
-                _restructured()
+                restructured()
                 return
         object.__delattr__(self, name)
         version.bump()
@@ -276,7 +277,7 @@ class Module:
                 raise ValueError(f"Cannot assign non-leaf Tensor to parameter '{name}'. Model parameters must be "
                                  "created explicitly.")
         self._parameters[name] = param
-        _restructured()
+        restructured()
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Add a tensor that is state but no parameter; it is saved with the model if `persistent`."""
@@ -291,7 +292,7 @@ class Module:
             self._non_persistent_buffers_set.discard(name)
         else:
             self._non_persistent_buffers_set.add(name)
-        _restructured()
+        restructured()
 
     def add_module(self, name: str, module: Module | None) -> None:
         """Add a child module under a name."""
@@ -299,7 +300,7 @@ class Module:
             raise TypeError(f"{type(module).__name__} is not a Module subclass")
         self._check_name("module", name, self._modules)
         self._modules[name] = module
-        _restructured()
+        restructured()
 
     register_module = add_module
 
@@ -443,7 +444,7 @@ class Module:
                     if b is not None and (made := fn(b))._dtype is not b._dtype:
                         made._cell.name, made._cell.role = b._cell.name, "state"
                         module._buffers[name] = made
-        _restructured()
+        restructured()
         return self
 
     def to(self: Self, *args: Any, **kwargs: Any) -> Self:

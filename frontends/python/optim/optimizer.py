@@ -53,6 +53,7 @@ class Optimizer:
         self._step_pre_hooks: OrderedDict[int, Any] = OrderedDict()
         self._step_post_hooks: OrderedDict[int, Any] = OrderedDict()
         self._hypers: dict[tuple[int, str], Hyper] = {}
+        self._stepped = False
         groups = list(params)
         if not groups:
             raise ValueError("optimizer got an empty parameter list")
@@ -110,6 +111,7 @@ class Optimizer:
         """
         for hook in self._step_pre_hooks.values():
             hook(self, (), {} if closure is None else {"closure": closure})
+        self._stepped = True
         loss = None
         if closure is not None:
             with enable_grad():
@@ -128,7 +130,7 @@ class Optimizer:
         params = [p for p in group["params"] if p._grad is not None]
         if not params:
             return
-        rule = UPDATE_RULES[self._rule]
+        rule = UPDATE_RULES[self._rule_of(group)]
         flags = self._flags(group)
         names = rule.state_names(flags)
         states = [[self._state_of(p, name, rule, group) for p in params] for name in names]
@@ -140,13 +142,18 @@ class Optimizer:
         key = (index, name)
         owner = self._hypers.get(key)
         if owner is None:
-            owner = self._hypers[key] = Hyper(name if index == 0 else f"group{index}.{name}")
+            owner = self._hypers[key] = Hyper(name if index == 0 else f"group{index}.{name}",
+                                              lambda: self._hyper(self.param_groups[index], name))
         return owner
+
+    def _rule_of(self, group: dict[str, Any]) -> str:
+        """The update rule of a group."""
+        return self._rule
 
     def _flags(self, group: dict[str, Any]) -> list[str]:
         """The rule's flags that hold for a group."""
         flags = [flag for flag in ("amsgrad", "maximize", "centered", "nesterov") if group.get(flag)]
-        if _present(group["weight_decay"]):
+        if present(group["weight_decay"]):
             flags.append("wd")
         return flags
 
@@ -241,17 +248,17 @@ class Optimizer:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._step_pre_hooks, self._step_post_hooks = OrderedDict(), OrderedDict()
-        self._hypers = {}
+        self._hypers, self._stepped = {}, False
 
     def __repr__(self) -> str:
         lines = [f"{self.__class__.__name__} ("]
         for i, group in enumerate(self.param_groups):
-            lines += ["", f"Parameter Group {i}"] if i == 0 else ["", f"Parameter Group {i}"]
+            lines += ["", f"Parameter Group {i}"]
             lines += [f"    {key}: {group[key]}" for key in sorted(group) if key != "params"]
         return "\n".join(lines).replace("(\n\n", "(\n", 1) + "\n)"
 
 
-def _present(value: Any) -> bool:
+def present(value: Any) -> bool:
     """Whether an option is not zero; one that is a tensor always counts."""
     return True if isinstance(value, Tensor) else value != 0
 
@@ -265,11 +272,11 @@ def check_lr(lr: Any) -> None:
         raise ValueError(f"Invalid learning rate: {lr}")
 
 
-def check_at_least_zero(**values: Any) -> None:
-    """Raises ValueError naming the first option that is negative."""
-    for name, value in values.items():
-        if not isinstance(value, Tensor) and not value >= 0.0:
-            raise ValueError(f"Invalid {name} value: {value}")
+def check_betas(betas: Any) -> None:
+    """Raises ValueError for a decay rate outside [0, 1)."""
+    for i, beta in enumerate(betas):
+        if not isinstance(beta, Tensor) and not 0.0 <= beta < 1.0:
+            raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
 
 
 Params = Iterable[Any]
