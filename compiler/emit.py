@@ -245,9 +245,8 @@ class _Level:
 
     def _kernel(self, step: Launch, operands: Sequence[Place], label: str) -> None:
         reads, writes = operands[: len(operands) - step.outputs], operands[len(operands) - step.outputs :]
-        request = KernelRequest(
-            step.kernel.source, step.kernel.entry, _aliasing(step.kernel.noalias, reads, writes)
-        )
+        flags = CompileFlags() if step.computed_slots else _aliasing(step.kernel.noalias, reads, writes)
+        request = KernelRequest(step.kernel.source, step.kernel.entry, flags)
         key = request.symbol
         self.state.kernels[key] = request
         self.state.texts.setdefault(key, step.ir)

@@ -44,6 +44,8 @@ def _may_join(clusters: Clusters, node: Node, group: Group, max_nodes: int) -> b
     repeated = repeated_in(clusters, node, group)
     match clusters.roles[node]:
         case Role.LOOP:
+            if not node.tensor_type.rank and any(o.tensor_type.rank for o in group.outputs):
+                return False  # a costly scalar: once for all kernels, not once in each thread and tile
             if (repeated and cost(node) > CHEAP) or (checks(node) and group.core is not None):
                 return False
         case Role.REDUCTION:

@@ -20,6 +20,7 @@ class Group:
         outputs: members that must be in memory.
         repeated: members evaluated more often than they have elements.
         replaced: the group that this one has become part of.
+        segments: equal groups that this one consists of.
     """
 
     members: dict[Node, None] = field(default_factory=dict)
@@ -28,6 +29,7 @@ class Group:
     core: Node | None = None
     reductions: list[Node] = field(default_factory=list)
     replaced: Group | None = None
+    segments: tuple[Group, ...] = ()
 
     def add(self, node: Node, node_role: Role) -> None:
         """Make a node a member."""
@@ -138,10 +140,16 @@ class Clusters:
             return node.op.name not in ALIASES or computed(node.inputs[0])
         return node.op.name == "constant" and not node.tensor_type.rank
 
+    def results(self, group: Group) -> list[Node]:
+        """A group's outputs in the order of its kernel's results."""
+        if group.segments:
+            return [o for s in group.segments for o in self.results(s)]
+        return sorted(group.outputs, key=self.position.__getitem__)
+
     def body(self, group: Group) -> tuple[Graph, list[Node]]:
         """A group's body, and the nodes that its inputs stand for."""
         computed, operands = self.computed_in(group), self._operands(group)
-        outputs = sorted(group.outputs, key=self.position.__getitem__)
+        outputs = self.results(group)
         leaves: list[Node] = []
         mapped: dict[Node, Node] = {}
         stack = list(reversed(outputs))

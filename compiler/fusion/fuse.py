@@ -13,6 +13,7 @@ from .inline import inlinable
 from .merge import Merger
 from .peak import peak_bytes
 from .rebuild import rebuild
+from .update import merge_scalars, merge_updates
 
 _TYPICAL = 64
 
@@ -51,9 +52,14 @@ class Fuse:
         inlined = inlinable(plain)
         if inlined:
             clusters = absorb(graph, inlined, self.max_nodes)
-            Merger(clusters, self.max_nodes).run()
-            yield clusters
+            yield self._merged(clusters)
             plain = absorb(graph, set(), self.max_nodes)
-        Merger(plain, self.max_nodes).run()
-        yield plain
+        yield self._merged(plain)
         yield absorb(graph, set(), self.max_nodes)
+
+    def _merged(self, clusters: Clusters) -> Clusters:
+        merger = Merger(clusters, self.max_nodes)
+        merger.run()
+        merge_scalars(clusters, merger)
+        merge_updates(clusters)
+        return clusters

@@ -10,7 +10,7 @@ from ...ir.dims import evaluate, names
 from ...ir.node import Node
 from .absorb import repeated_in
 from .clusters import Clusters, Group
-from .roles import CHEAP, REPEATABLE, Role, checks, cost
+from .roles import ALIASES, CHEAP, REPEATABLE, Role, checks, cost
 from .shapes import size
 
 # Named sizes are compared as if they were all this; only ratios matter.
@@ -36,35 +36,54 @@ class _Inline:
 
     def run(self) -> set[Node]:
         for group in self.clusters.groups():
-            total = self._cost(group)
-            if self._worth(group, total):
-                (result,) = group.outputs
-                self.costs[result] = total
-                self.chosen.update(group.members)
+            if len(group.outputs) == 1 and group.core is None:
+                self._consider(group)
         return self.chosen
 
-    def _cost(self, group: Group) -> int:
-        """Operations of one element, with those of inlined values it reads."""
-        own = sum(cost(n) for n in group.members)
-        return own + sum(self.costs.get(n, 0) for n in self.clusters.leaves(group))
-
-    def _worth(self, group: Group, total: int) -> bool:
-        clusters = self.clusters
-        if len(group.outputs) != 1 or total > REPEATABLE or any(
-                clusters.roles[n] is not Role.LOOP or checks(n) or n.op.name == "random_bits" for n in group.members):
-            return False
+    def _consider(self, group: Group) -> None:
         (result,) = group.outputs
+        cone, border = self._cone(result, group)
+        total = sum(map(cost, cone)) + sum(self.costs.get(n, 0) for n in border)
+        if cone and self._worth(result, group, border, total):
+            self.costs[result] = total
+            self.chosen.update(cone)
+
+    def _cone(self, result: Node, group: Group) -> tuple[list[Node], list[Node]]:
+        """The computing nodes of a group that lead to its result at full size, and the values they start from."""
+        cone: dict[Node, None] = {}
+        border: dict[Node, None] = {}
+        stack = [result]
+        while stack:
+            node = stack.pop()
+            if node in cone or node in border:
+                continue
+            kind = self.clusters.roles[node]
+            if node in group.members and kind is Role.LOOP and size(node) == size(result):
+                cone[node] = None
+                stack.extend(node.inputs)
+            elif kind is Role.VIEW and node.op.name not in ALIASES:
+                stack.extend(node.inputs)
+            elif node.op.name != "constant" or node.tensor_type.rank:
+                border[node] = None
+        return list(cone), list(border)
+
+    def _worth(self, result: Node, group: Group, border: list[Node], total: int) -> bool:
+        clusters = self.clusters
+        if total > REPEATABLE or any(checks(n) or n.op.name == "random_bits" for n in group.members):
+            return False
+        if any(n in group.members and size(n) == size(result) for n in border):
+            return False  # a reduction as large as its result
         groups, operand, wall = clusters.readers(result)
         if operand or wall or len(groups) < 2:
             return False
         if total > CHEAP and any(repeated_in(clusters, result, g) for g in groups):
             return False
-        leaves = [n for n in clusters.leaves(group) if n not in self.costs]
+        leaves = [n for n in border if n not in self.costs]
         if sum(size(n) == size(result) for n in leaves) > 2:
             return False
         end = max(clusters.last(g) for g in groups)
         longer = [n for n in leaves if not self._alive(n, end, group)]
-        return sum(map(nbytes, longer)) <= nbytes(result)
+        return sum(map(nbytes, longer)) <= nbytes(result) + sum(nbytes(n) for n in longer if n in group.members)
 
     def _alive(self, node: Node, end: int, group: Group) -> bool:
         """Whether a value is in memory until `end` whatever happens to the group."""
@@ -73,5 +92,3 @@ class _Inline:
         if node in self.clusters.required:
             return True
         return any(self.clusters.position[u] >= end for u in self.graph.users[node] if u not in group.members)
-
-

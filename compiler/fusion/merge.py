@@ -116,6 +116,13 @@ class Merger:
                     return True
         return False
 
+    def merge_unrelated(self, a: Group, b: Group) -> Group | None:
+        """The union of two groups that need not read each other, or None if there is none."""
+        first, second = (a, b) if not self.flow.has_edge(b, a) else (b, a)
+        if self._around(second, first) or not self._merge(first, second):
+            return None
+        return current(first)
+
     def _merge(self, first: Group, second: Group) -> bool:
         """Merge two groups, `first` before `second`, if that is legal. The result replaces `second`."""
         if (first, second) in self._refused:
@@ -132,6 +139,8 @@ class Merger:
         if len(first.members) + len(second.members) > self.max_nodes:
             return None
         if first.core is not None and second.core is not None:
+            return None
+        if _scalar(first) and not _scalar(second):
             return None
         merged = Group(first.members | second.members, {}, first.repeated | second.repeated,
                        first.core or second.core, [*first.reductions, *second.reductions])
@@ -177,3 +186,8 @@ class Merger:
         flow.add_node(merged, leaves=clusters.leaves(merged))
         flow.add_edges_from((s, merged) for s in sources)
         flow.add_edges_from((merged, t) for t in targets)
+
+
+def _scalar(group: Group) -> bool:
+    """Whether a group computes single values from single values."""
+    return not group.reductions and group.core is None and not any(n.tensor_type.rank for n in group.members)

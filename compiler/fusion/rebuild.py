@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ...ir.graph import Graph
 from ...ir.node import Node
 from ..lower import CannotLower, lower
+from ..lower.group import UPDATE
 from ..passes.rewriting import has_bodies, map_bodies
 from .clusters import Clusters, Group
 
@@ -41,6 +42,8 @@ def _fused(group: Group, clusters: Clusters, body: Graph, leaves: list[Node]) ->
     if group.core is not None:
         kind = "dot" if group.core.op.name == "dot" else "conv"
         root = group.core
+    elif group.segments:
+        kind = f"{UPDATE}{len(group.segments)}"
     elif group.reductions:
         kind = "reduce"
     else:
@@ -88,7 +91,7 @@ class _Rebuild:
             self.mapped[node] = map_bodies(node, inputs, self._inside) if has_bodies(node) else node.with_inputs(inputs)
             return
         body, leaves = self._body(group)
-        outputs = sorted(group.outputs, key=self.clusters.position.__getitem__)
+        outputs = self.clusters.results(group)
         inputs = [self.mapped[n] for n in leaves]
         if len(body.nodes) == 1 + sum(n.op.name in ("input", "constant") for n in body.nodes):
             self.mapped[node] = node.with_inputs(self._direct(i) for i in node.inputs)

@@ -14,6 +14,7 @@ from ..lower.values import PHILOX_COST
 CHEAP = 4
 # A value may be computed once in each of several kernels instead of being written and read, up to this cost.
 REPEATABLE = 40
+_CHEAP_SCALAR = 2
 
 
 class Role(enum.Enum):
@@ -43,8 +44,8 @@ def role(node: Node) -> Role:
     if name in _VIEWS:
         return Role.VIEW
     if kind is Kind.ELEMENTWISE:
-        # Scalars are computed wherever they are needed: once a kernel.
-        return Role.LOOP if node.tensor_type.rank else Role.VIEW
+        # Cheap scalars are computed wherever they are needed: once a kernel.
+        return Role.VIEW if not node.tensor_type.rank and scalar_cost(node) <= _CHEAP_SCALAR else Role.LOOP
     if kind is Kind.GATHER or name in _LOOPS or one_slice(node):
         return Role.LOOP
     if kind is Kind.REDUCTION:

@@ -21,6 +21,7 @@ from .kernel_ir import Axis, Kernel, Load, Operand, dump
 from .locate import forward
 from .loop_conv import lower_loops
 from .lowered import Launch, Lowered, Slot
+from .overwrite import overwritable
 from .sizes import GroupSizes
 from .source import module
 from .space import Space
@@ -80,21 +81,25 @@ class _Convolution:
 
     def lower(self) -> Lowered:
         """One launch."""
-        bare = self.body.outputs == (self.core,)
-        if bare:
+        pairs: list[tuple[int, int]] = []
+        if self.body.outputs == (self.core,):
             source, operands, extra = self.spec.kernel(), [Slot("result", 0)], ()
             text = f"# {self.core.op.name}\n"
         else:
-            source, operands, extra, text = self._fused()
+            source, operands, extra, kernel = self._fused()
+            text = dump(kernel)
+            taken = {self.inputs[x.attrs.index] for x in self.core.inputs}
+            pairs = [(int(r[1:]), self.inputs[int(x[1:])]) for r, x in overwritable(kernel)]
+            pairs = [(r, x) for r, x in pairs if x not in taken]
         steps, scratch = self.spec.parallel_range(self.dims), self.spec.scratch_bytes(self.dims)
         sides = [Slot("input", self.inputs[x.attrs.index]) for x in self.core.inputs]
         d = self.dims
         work = 2 * d.batch * d.groups * d.channels * d.filters * d.out_h * d.out_w * product(list(_window(self.core)))
         outputs = sum(s.role == "result" for s in operands)
         return Lowered((Launch(replace(source, source=module(source.source)), (*sides, *operands),
-                               (*self.dims, *extra), steps, outputs, scratch=scratch, work=work, ir=text),))
+                               (*self.dims, *extra), steps, outputs, scratch=scratch, work=work, ir=text),), in_place=tuple(pairs))
 
-    def _fused(self) -> tuple[KernelSource, list[Slot], tuple[Dim, ...], str]:
+    def _fused(self) -> tuple[KernelSource, list[Slot], tuple[Dim, ...], Kernel]:
         nodes = postorder(self.body.outputs)
         sizes = GroupSizes(nodes, self.body.outputs)
         shape = sizes.shape(self.core)
@@ -123,7 +128,7 @@ class _Convolution:
         slots = [Slot("input", self.inputs[int(o.name[1:])]) for o in extra]
         slots += [Slot("result", k) for k in range(len(targets))]
         real = sizes.sizes.real
-        return (replace(self.spec, epilogue=epilogue).kernel(), slots, tuple(map(real, extents)), dump(kernel))
+        return (replace(self.spec, epilogue=epilogue).kernel(), slots, tuple(map(real, extents)), kernel)
 
 
 def _two(values: tuple[Dim, ...], fill: Dim) -> tuple[Dim, Dim]:

@@ -22,6 +22,7 @@ from .index_maps import Vector, axis, coefficients, flatten
 from .kernel_ir import Apply, Axis, Instruction, Kernel, Load, Operand, Reduce, Store, dump
 from .locate import forward
 from .lowered import Launch, Lowered, Slot
+from .overwrite import overwritable
 from .sizes import GroupSizes
 from .space import Space, extents_of
 from .source import module
@@ -143,8 +144,8 @@ class _Dot:
                 sides.append((target, flatten([axis(a.name) for a in order], target.extents)))
             else:
                 sides.append(self._view(side))
-        launches.append(self._product(sides))
-        return Lowered(tuple(launches), tuple(temporaries))
+        launch, pairs = self._product(sides)
+        return Lowered((*launches, launch), tuple(temporaries), pairs)
 
     def _instructions(self, sides: list[tuple[Operand, Dim]]) -> tuple[Kernel, Values]:
         """The whole as kernel IR: products, their sum, and what follows it."""
@@ -170,7 +171,7 @@ class _Dot:
                         self.depth, (*head, *values.body), (f"dot: {' '.join(names)}",))
         return collapse(kernel), values
 
-    def _product(self, sides: list[tuple[Operand, Dim]]) -> Launch:
+    def _product(self, sides: list[tuple[Operand, Dim]]) -> tuple[Launch, tuple[tuple[int, int], ...]]:
         kernel, values = self._instructions(sides)
         real = self.sizes.sizes.real
         left, right = kernel.body[0], kernel.body[1]
@@ -211,11 +212,14 @@ class _Dot:
         size_m, size_n, size_k = map(real, extents[:3])
         count = real(product([x.extent for x in batch]))
         outputs = [self.slots[o.name] for o in kernel.operands[2:]]
-        return Launch(
+        pairs = tuple((self.slots[r].index, self.slots[x].index) for r, x in overwritable(kernel)
+                      if self.slots[x].role == "input")
+        launch = Launch(
             replace(source, source=module(source.source, kernel.comments)), (a.slot, b.slot, *outputs),
             tuple(map(real, [*extents, *epilogue_extents])), spec.parallel_range(count, size_m, size_n),
             sum(o.output for o in kernel.operands), scratch=spec.scratch_bytes(),
             work=count * size_m * size_n * size_k * 2, faults=tuple(values.sites), ir=dump(kernel))
+        return launch, pairs
 
     def _side(self, load: Load, kernel: Kernel) -> _Side:
         """An operand's strides. Raises CannotLower if its address is not linear."""

@@ -16,12 +16,15 @@ from .emit_rows import emit_rows
 from .emit_total import emit_total
 from .index_maps import Vector, coefficients
 from .kernel_ir import Apply, Instruction, Kernel, Load, Operand, Reduce, Store, dump
+from .overwrite import overwritable
 from .locate import forward
 from .lowered import Launch, Lowered, Slot
 from .sizes import GroupSizes, Sizes
 from .space import Space, map_space, reduction_space, reductions_of
 from .values import Values
 
+# Kind of the groups that update many tensors alike; behind it stands how many.
+UPDATE = "update:"
 _EMIT = {"map": emit_map, "row": emit_rows, "column": emit_columns}
 _SILENT = frozenset({"input", "constant", "broadcast", "reshape", "permute", "extent", "stop_gradient"})
 
@@ -130,12 +133,16 @@ def has_plain_strides(kernel: Kernel) -> bool:
 
 def lower_group(node: Node) -> Lowered:
     """A fused node, or a single loop-like operator, as launches."""
+    if node.op.name == "fused" and node.attrs.kind.startswith(UPDATE):
+        from .emit_update import lower_segments
+
+        return lower_segments(node.attrs.body, int(node.attrs.kind.removeprefix(UPDATE)))
     built = build(body_of(node), inputs_of(node))
     if built.kernel.template == "total":
         return _total(built)
     emitted = _EMIT[built.kernel.template](built.kernel)
     launch = _launch(built, emitted, built.slots)
-    return Lowered((launch,), in_place=_in_place(built))
+    return Lowered((launch,), in_place=in_place_pairs(built))
 
 
 def _total(built: Built) -> Lowered:
@@ -167,24 +174,6 @@ def _weight(i: Instruction) -> int:
     return max(i.cost, 1) if isinstance(i, Apply) else 1
 
 
-def _in_place(built: Built) -> tuple[tuple[int, int], ...]:
-    """Results that may take an input's memory: the input is read at the very places that are written, no later."""
-    kernel = built.kernel
-    if kernel.template not in ("map", "row"):
-        return ()
-    reduced = {a.name for a in kernel.reduced}
-    operands = {o.name: o for o in kernel.operands}
-    last = max(kernel.stages.values(), default=0)
-    pairs = []
-    for store in (i for i in kernel.body if isinstance(i, Store)):
-        # A later pass would read what this store has overwritten.
-        full = bool(kernel.axes[store] & reduced)
-        if reduced and not (full and kernel.stages[store] == last):
-            continue
-        target = operands[store.operand]
-        for source in (o for o in kernel.operands if not o.output):
-            loads = [i for i in kernel.body if isinstance(i, Load) and i.operand == source.name]
-            if (source.dtype is target.dtype and all(i.address == store.address for i in loads)
-                    and product(list(source.extents)) == product(list(target.extents))):
-                pairs.append((built.slots[target.name].index, built.slots[source.name].index))
-    return tuple(pairs)
+def in_place_pairs(built: Built) -> tuple[tuple[int, int], ...]:
+    """Pairs (result, input) that may be one buffer."""
+    return tuple((built.slots[r].index, built.slots[x].index) for r, x in overwritable(built.kernel))

@@ -166,6 +166,22 @@ class Kernel:
             found[instruction] = max(before, default=0) + isinstance(instruction, Reduce)
         return found
 
+    def operand(self, name: str) -> Operand:
+        """The buffer of a name."""
+        return next(o for o in self.operands if o.name == name)
+
+    def operands_behind(self, instruction: Instruction) -> frozenset[str]:
+        """The input buffers that an instruction's value is computed from."""
+        return self._behind[instruction]
+
+    @cached_property
+    def _behind(self) -> dict[Instruction, frozenset[str]]:
+        found: dict[Instruction, frozenset[str]] = {}
+        for i in self.body:
+            own = frozenset({i.operand}) if isinstance(i, Load) else frozenset()
+            found[i] = own.union(*(found[self.defined[n]] for n in reads(i) if n in self.defined))
+        return found
+
     def __str__(self) -> str:
         return dump(self)
 

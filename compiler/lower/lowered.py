@@ -34,6 +34,7 @@ class Launch:
         scratch: bytes of private memory a thread needs.
         work: rough scalar operations and element accesses of the whole range.
         faults: the node behind each check number that the kernel may write to its status.
+        computed_slots: the kernel computes which slots it reads, so what is the same memory says nothing to it.
         ir: text of the kernel IR, for `--emit kernel` (empty for hand-made generators).
     """
 
@@ -46,6 +47,7 @@ class Launch:
     scratch: Dim = 0
     work: Dim = 0
     faults: tuple[Node, ...] = ()
+    computed_slots: bool = False
     ir: str = field(default="", compare=False)
 
     @property
