@@ -25,7 +25,7 @@ def _lgamma(x: float) -> float:
         return math.inf
     try:
         return math.lgamma(x)
-    except ValueError:  # a pole: zero or a negative integer
+    except (ValueError, OverflowError):  # a pole (zero or a negative integer), or beyond the greatest float
         return math.inf
 
 
@@ -37,8 +37,8 @@ def _digamma(x: float) -> float:
     if x < 0:
         if x == math.floor(x):
             return math.nan
-        fraction = x - math.floor(x)  # reflection with the argument reduced first
-        return _digamma(1.0 - x) - math.pi / math.tan(math.pi * fraction)
+        # Reflection, with the argument reduced first: exactly, however close to a pole.
+        return _digamma(1.0 - x) - math.pi / math.tan(math.pi * (x - round(x)))
     result = 0.0
     while x < 12.0:  # recurrence up to where the asymptotic series is exact to a rounding
         result -= 1.0 / x

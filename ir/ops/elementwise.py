@@ -274,18 +274,29 @@ def _extreme_vjp(compare: str) -> Any:
     return vjp
 
 
+
+
+def _maximum(x: Array, y: Array) -> Array:
+    """Unlike NumPy's, sure of the zero it gives: of zeros of both signs, as of NaNs, the first operand's."""
+    return np.maximum(x, y) if x.dtype.kind != "f" else np.where((x >= y) | np.isnan(x), x, y)
+
+
+def _minimum(x: Array, y: Array) -> Array:
+    return np.minimum(x, y) if x.dtype.kind != "f" else np.where((x <= y) | np.isnan(x), x, y)
+
+
 _binary(
     "maximum",
-    np.maximum,
-    "The greater; NaN wins. Equal operands share the gradient.",
+    _maximum,
+    "The greater; NaN wins. Of zeros of both signs the first operand. Equal operands share the gradient.",
     ALL,
     exact=True,
     vjp=_extreme_vjp("gt"),
 )
 _binary(
     "minimum",
-    np.minimum,
-    "The lesser; NaN wins. Equal operands share the gradient.",
+    _minimum,
+    "The lesser; NaN wins. Of zeros of both signs the first operand. Equal operands share the gradient.",
     ALL,
     exact=True,
     vjp=_extreme_vjp("lt"),
@@ -458,7 +469,7 @@ register(
         "clamp",
         3,
         _infer_clamp,
-        quiet(lambda a, t, x, lo, hi: np.minimum(np.maximum(x, lo), hi)),
+        quiet(lambda a, t, x, lo, hi: _minimum(_maximum(x, lo), hi)),
         Kind.ELEMENTWISE,
         vjp=_clamp_vjp,
         doc="min(max(x, lo), hi); NaN stays NaN. The gradient passes inside [lo, hi], ends included.",

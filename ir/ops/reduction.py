@@ -159,6 +159,7 @@ _register(
     _axes(np.max),
     "Greatest element; NaN wins. Ties share the gradient.",
     NUMBER,
+    exact=False,  # which of two zeros of different sign wins is up to the order
     vjp=_extreme_vjp,
     empty=False,
 )
@@ -167,6 +168,7 @@ _register(
     _axes(np.min),
     "Least element; NaN wins. Ties share the gradient.",
     NUMBER,
+    exact=False,  # which of two zeros of different sign wins is up to the order
     vjp=_extreme_vjp,
     empty=False,
 )
