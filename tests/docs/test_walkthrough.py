@@ -1,6 +1,6 @@
 """docs/walkthrough.md says what happens: its scripts are written to files, its commands run, their output compared.
 
-A block ` ```python NAME ` is the file NAME. In a block ` ```console ` lines after `$ ` are shell commands, and what follows
+A block ` ```python NAME ` is the file NAME. In a block ` ```console ` lines after `$ ` are commands, and what follows
 each is what it prints. `--update-golden` writes what they print now.
 """
 
