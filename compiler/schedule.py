@@ -92,7 +92,8 @@ def _donations(
         if donated is None or out.op.name == "input":
             continue
         writer, old = producer(out), graph.input_node(donated)
-        if not is_launch(writer) or writer.op.kind is Kind.CONTROL or taken[root(out)] > 1:
+        control = writer.op.kind is Kind.CONTROL and writer.op.name != "fused"
+        if not is_launch(writer) or control or taken[root(out)] > 1:
             continue
         readers = [n for n in launches if n is not writer and any(root(i) is old for i in n.inputs)]
         if any(o is not out and root(o) is old for o in graph.outputs):
