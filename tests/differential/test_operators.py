@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from compare import Array, assert_same_bits, assert_ulps, compiled, in_python
+from tracemill.compiler import driver
 from tracemill.ir.build import Builder
 from tracemill.ir.dtypes import ALL, DType, dtype, f64, from_numpy
 from tracemill.ir.graph import Graph, InputSpec, input_node
@@ -46,7 +47,7 @@ class Case:
 
     def input(self, t: TensorType, value: Array) -> Node:
         self.specs.append(InputSpec(f"x{len(self.specs)}", t))
-        self.arrays.append(value)
+        self.arrays.append(np.asarray(value))
         return input_node(len(self.specs) - 1, t)
 
     def graph(self, outputs: Sequence[Node] | None = None) -> Graph:
@@ -154,3 +155,53 @@ def test_odd_values(op: OpDef, star: str) -> None:
         grid = [np.ascontiguousarray(g.reshape(-1)) for g in np.meshgrid(*kinds, indexing="ij")]
         case.nodes = [Node.make(op, [case.input(TensorType(from_numpy(g.dtype), g.shape), g) for g in grid])]
     check(case)
+
+
+# -- gradients --------------------------------------------------------------------------------------------------------
+
+STEP = 1e-5
+
+
+def differentiable_cases() -> list[Any]:
+    found = []
+    for op in OPS:
+        samples = [s for s in op.samples if s.grad]
+        if op.vjp is not None and samples:
+            found.append(pytest.param(op, samples, id=op.name))
+    return found
+
+
+@pytest.mark.parametrize(("op", "samples"), differentiable_cases())
+def test_gradient_agrees_with_finite_differences(op: OpDef, samples: Sequence[Sample]) -> None:
+    """Directional derivatives of every sample's weighted sum, all by one compiled graph: [sums, gradients]."""
+    case, rng = Case(op, samples, "f64"), np.random.default_rng(1)
+    sums = []
+    wrt = [k for k, s in enumerate(case.specs) if s.type.dtype.is_float]
+    of_sample = np.repeat(np.arange(len(samples)), [len(s.inputs) for s in samples])
+    for node in case.nodes:
+        total = b.scalar(0.0, f64)
+        for r in b.results(node) if isinstance(node.type, TupleType) else (node,):
+            if r.dtype.is_float:
+                weight = case.input(r.tensor_type, rng.standard_normal(r.shape))
+                total = b.add(total, b.sum(b.mul(r, weight), axes=tuple(range(len(r.shape)))))
+        sums.append(total)
+    arrays = case.arrays
+    ones = [b.like(1.0, s) for s in sums]
+    gradient = b.gradient(*sums, *ones, *(input_node(k, case.specs[k].type) for k in wrt), n_outputs=len(sums),
+                          n_wrt=len(wrt))
+    graph = case.graph([*sums, *b.results(gradient)])
+    run = driver.compile_graph(graph, driver.CompileOptions(fuse=False))
+    slopes = run.run(arrays)[len(sums):]
+    for _ in range(3):
+        directions = [rng.standard_normal(arrays[k].shape) for k in wrt]
+        ends = []
+        for step in (STEP, -STEP):
+            moved = list(arrays)
+            for k, d in zip(wrt, directions, strict=True):
+                moved[k] = np.asarray(arrays[k] + step * d)
+            ends.append(np.array(run.run(moved)[:len(sums)]))
+        wanted = (ends[0] - ends[1]) / (2 * STEP)
+        actual = np.zeros(len(samples))
+        for k, d, slope in zip(wrt, directions, slopes, strict=True):
+            actual[of_sample[k]] += np.sum(slope * d)
+        np.testing.assert_allclose(actual, wanted, rtol=2e-5, atol=2e-6)
