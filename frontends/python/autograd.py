@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from ...ir.build import Builder
 from ...ir.errors import AutogradError, ShapeError
 from ...ir.node import Node, postorder
+from . import hooks
 from .place import here
 from .registry import FUNCTIONS, METHODS, function, method
 from .tensor import Consumed, Tensor, over
@@ -184,7 +185,7 @@ def _find_reach(outputs: tuple[Node, ...], targets: tuple[Node, ...],
 
 def _flows(n: Node) -> Sequence[Node]:
     """The inputs that a gradient of `n` flows into."""
-    if n.op.name == "stop_gradient" or n.op.kind.value == "input":
+    if n.op.name == "stop_gradient" or n.op.kind.value == "input" or not any(t.dtype.is_float for t in n.result_types):
         return ()
     return n.inputs[:1] if n.op.name == "with_value" else n.inputs
 
@@ -243,8 +244,12 @@ def _gradient_nodes(outputs: tuple[Node, ...], cotangents: tuple[Node | None, ..
 def _differentiate(outputs: tuple[Tensor, ...], grads: list[Tensor | None], targets: tuple[Node, ...],
                    create_graph: bool, retain_graph: bool) -> dict[Node, Node]:
     """Gradient nodes of the targets that the outputs depend on."""
+    return _differentiate_nodes(tuple([node_of(o) for o in outputs]), grads, targets, create_graph, retain_graph)
+
+
+def _differentiate_nodes(heads: tuple[Node, ...], grads: list[Tensor | None], targets: tuple[Node, ...],
+                         create_graph: bool, retain_graph: bool) -> dict[Node, Node]:
     trace = TRACE
-    heads = tuple([node_of(o) for o in outputs])
     wrt, visited, dead = reach(heads, targets, tuple(trace.dead))
     if dead or (trace.freed and _freed(visited)):
         raise AutogradError("Trying to backward through the graph a second time (or directly access saved tensors after "
@@ -257,10 +262,15 @@ def _differentiate(outputs: tuple[Tensor, ...], grads: list[Tensor | None], targ
     cotangents = tuple([None if g is None else _as(node_of(g), o) for g, o in zip(grads, heads, strict=True)])
     made = _gradient_nodes(heads, cotangents, wrt, create_graph)
     if not retain_graph:
-        trace.freed |= visited
-        for segment in trace.segments:
-            segment.free(visited)
+        _free(visited)
     return dict(zip(wrt, made, strict=True))
+
+
+def _free(visited: frozenset[Node]) -> None:
+    """A backward pass has used up these nodes."""
+    TRACE.freed |= visited
+    for segment in TRACE.segments:
+        segment.free(visited)
 
 
 def _as(grad: Node, out: Node) -> Node:
@@ -279,23 +289,91 @@ def run_backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | No
     if TRACE.capture is not None:
         TRACE.capture.differentiated = True
     only = None if inputs is None else _tensors(inputs)
+    retain = create_graph if retain_graph is None else retain_graph
     begin([*outputs, *[g for g in grads if g is not None], *(only or ())])
     for o in outputs:
         node_of(o)
-    trace = TRACE
-    if only is not None:
-        receivers = {_target(t): t for t in only}
+    hooked = hooks.live()
+    if hooked:
+        found = _staged(outputs, grads, only, hooked, create_graph, retain)
     else:
-        receivers = dict(trace.grad_leaves)
-        trace.retained = [ref for ref in trace.retained if ref() is not None]
-        for ref in trace.retained:
-            kept = ref()
-            if kept is not None and kept._cell.tracked:
-                receivers[_target(kept)] = kept
-    retain = create_graph if retain_graph is None else retain_graph
-    found = _differentiate(outputs, grads, tuple(receivers), create_graph, retain)
-    for node, grad in found.items():
-        _accumulate(receivers[node], grad, create_graph)
+        receivers = _receivers(only)
+        made = _differentiate(outputs, grads, tuple(receivers), create_graph, retain)
+        found = [(receivers[node], grad) for node, grad in made.items()]
+    for tensor, grad in found:
+        _accumulate(tensor, grad, create_graph)
+    for tensor, _ in found:
+        if tensor.__dict__:
+            hooks.after_accumulation(tensor)
+
+
+def _through_hooks(output: Tensor, grad: Tensor | None) -> Tensor | None:
+    """The cotangent of an output after the output's own hooks."""
+    if not output.__dict__.get("_grad_hooks"):
+        return grad
+    from .creation import ones_like
+
+    return hooks.run_hooks(output, ones_like(output.detach()) if grad is None else grad)
+
+
+def _receivers(only: tuple[Tensor, ...] | None) -> dict[Node, Tensor]:
+    """The nodes whose gradients are accumulated, with their tensors."""
+    if only is not None:
+        return {_target(t): t for t in only}
+    trace = TRACE
+    receivers = dict(trace.grad_leaves)
+    trace.retained = [ref for ref in trace.retained if ref() is not None]
+    for ref in trace.retained:
+        kept = ref()
+        if kept is not None and kept._cell.tracked:
+            receivers[_target(kept)] = kept
+    return receivers
+
+
+def _staged(outputs: tuple[Tensor, ...], grads: list[Tensor | None], only: tuple[Tensor, ...] | None,
+            hooked: list[Tensor], create_graph: bool, retain: bool) -> list[tuple[Tensor, Node]]:
+    """The gradients of the receivers, where hooked tensors see theirs on the way."""
+    sums: dict[int, Tensor] = {}
+    tensors: dict[int, Tensor] = {}
+    waiting: list[Tensor] = []
+    grads = [_through_hooks(o, g) for o, g in zip(outputs, grads, strict=True)]
+    stage: tuple[tuple[Tensor, ...], list[Tensor | None]] = (outputs, grads)
+    first = True
+    while True:
+        outs, cotangents = stage
+        begin([*outs, *[g for g in cotangents if g is not None], *hooked])
+        heads = tuple([node_of(o) for o in outs])
+        nodes = {_target(h): h for h in hooked if not any(h is o for o in outs)}
+        if first:
+            inner = reach(heads, tuple(nodes), ())[0]
+            waiting = hooks.ordered(heads, {n: nodes[n] for n in inner if n.op.kind.value != "input"})
+            first = False
+        cut_heads, stands = hooks.stand_ins(heads, nodes)
+        receivers = {n: t for n, t in _receivers(only).items() if not any(t is o for o in outs)}
+        made = _differentiate_nodes(cut_heads, cotangents, (*receivers, *stands), create_graph, True)
+        for node, grad in made.items():
+            t = stands[node] if node in stands else receivers[node]
+            part = _gradient_tensor(grad, create_graph)
+            tensors[id(t)] = t
+            sums[id(t)] = sums[id(t)] + part if id(t) in sums else part
+        waiting = [h for h in waiting if not any(h is o for o in outs)]
+        upcoming = next((h for h in waiting if id(h) in sums), None)
+        if upcoming is None:
+            break
+        waiting.remove(upcoming)
+        total = hooks.run_hooks(upcoming, sums.pop(id(upcoming)))
+        if any(ref() is upcoming for ref in TRACE.retained):
+            upcoming._grad = total
+        stage = ((upcoming,), [total])
+    if not retain:
+        begin(outputs)
+        _free(reach(tuple([node_of(o) for o in outputs]), tuple(_receivers(only)), ())[1])
+    found = []
+    for key, total in sums.items():
+        t = tensors[key]
+        total = hooks.run_hooks(t, total) if t.is_leaf else total
+        found.append((t, node_of(total)))
+    return found
 
 
 def _target(t: Tensor) -> Node:

@@ -143,8 +143,16 @@ def close(bodies: Sequence[tuple[Sequence[Node], Sequence[Node]]],
     Returns:
         the graphs, whose inputs are the placeholders and then the constants; the nodes of the constants.
     """
+    fixed = constants_of(bodies)
+    labels = [f"const{i}" for i in range(len(fixed))]
+    graphs = [graph_over([*inputs, *fixed], [*own, *labels], outputs)
+              for (inputs, outputs), own in zip(bodies, names, strict=True)]
+    return graphs, fixed
+
+
+def constants_of(bodies: Sequence[tuple[Sequence[Node], Sequence[Node]]]) -> list[Node]:
+    """The nodes outside that bodies read: what depends neither on placeholders nor on literals alone."""
     constants: dict[Node, None] = {}
-    plans = []
     for inputs, outputs in bodies:
         order = postorder(outputs)
         inner = set(inputs)
@@ -160,19 +168,17 @@ def close(bodies: Sequence[tuple[Sequence[Node], Sequence[Node]]],
         for n in wanted:
             if n not in inner and n not in pure:
                 constants.setdefault(n)
-        plans.append((inputs, outputs))
-    fixed = list(constants)
-    graphs = []
-    for (inputs, outputs), labels in zip(plans, names, strict=True):
-        nodes = [*inputs, *fixed]
-        named = [*labels, *[f"const{i}" for i in range(len(fixed))]]
-        specs = tuple([InputSpec(name, n.tensor_type) for name, n in zip(named, nodes, strict=True)])
-        leaves = {n: Node.make("input", (), {"index": i, "type": n.type}) for i, n in enumerate(nodes)}
-        graphs.append(Graph("body", specs, _replace(outputs, leaves)))
-    return graphs, fixed
+    return list(constants)
 
 
-def _replace(outputs: Sequence[Node], leaves: dict[Node, Node]) -> tuple[Node, ...]:
+def graph_over(inputs: Sequence[Node], names: Sequence[str], outputs: Sequence[Node]) -> Graph:
+    """The body graph of outputs over these input nodes."""
+    specs = tuple([InputSpec(name, n.tensor_type) for name, n in zip(names, inputs, strict=True)])
+    leaves = {n: Node.make("input", (), {"index": i, "type": n.type}) for i, n in enumerate(inputs)}
+    return Graph("body", specs, replace_nodes(outputs, leaves))
+
+
+def replace_nodes(outputs: Sequence[Node], leaves: dict[Node, Node]) -> tuple[Node, ...]:
     """The outputs over new leaves; what lies below a replaced node is not visited."""
     reached: dict[Node, Node] = dict(leaves)
     for n in postorder(outputs, skip=reached.__contains__):

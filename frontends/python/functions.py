@@ -7,6 +7,8 @@ from . import (
     compile,
     control,
     creation,
+    function,
+    hooks,
     indexing,
     ops_index,
     ops_math,
@@ -22,5 +24,5 @@ from .tensor import attach
 attach(METHODS)
 FUNCTIONS["set_printoptions"] = printing.set_printoptions
 
-__all__ = ["FUNCTIONS", "METHODS", "autograd", "compile", "control", "creation", "indexing", "ops_index", "ops_math",
+__all__ = ["FUNCTIONS", "METHODS", "autograd", "compile", "control", "creation", "function", "hooks", "indexing", "ops_index", "ops_math",
            "ops_matmul", "ops_reduce", "ops_shape", "printing", "random"]

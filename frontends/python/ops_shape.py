@@ -452,7 +452,10 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, *, axis: int | None = None, out
         raise ShapeError("zero-dimensional tensor (at position 0) cannot be concatenated", location=here(2).location)
     at = axis_of(dim, rank)
     for i, x in enumerate(items):
-        if len(x._shape) != rank or any(a != c for k, (a, c) in enumerate(zip(x._shape, items[0]._shape, strict=True))
+        if len(x._shape) != rank:
+            raise ShapeError(f"Tensors must have same number of dimensions: got {rank} and {len(x._shape)}",
+                             location=here(2).location)
+        if any(a != c for k, (a, c) in enumerate(zip(x._shape, items[0]._shape, strict=True))
                                         if k != at):
             raise ShapeError(f"Sizes of tensors must match except in dimension {at}. Expected "
                              f"{list(items[0]._shape)} but got {list(x._shape)} for tensor number {i} in the list.",
@@ -732,7 +735,6 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
     grids = [expand(x.reshape(tuple([x.numel() if i == k else 1 for i in range(len(items))])), shape)
              for k, x in enumerate(items)]
     if swap:
-        grids = [transpose(g, 0, 1) for g in grids]
         grids[0], grids[1] = grids[1], grids[0]
     return tuple(grids)
 

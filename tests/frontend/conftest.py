@@ -1,7 +1,11 @@
-"""The frontend's tests run on the reference interpreter: they are about what is recorded, not about kernels."""
+"""The frontend's tests run on the reference interpreter: they are about what is recorded, not about kernels.
+
+`TRACEMILL_TEST_ENGINE=compiled` runs them on compiled kernels.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -15,7 +19,7 @@ from tracemill.frontends.python.trace import TRACE
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing pending before or after, counters at zero, a fixed seed."""
-    monkeypatch.setenv("TRACEMILL_ENGINE", "interpret")
+    monkeypatch.setenv("TRACEMILL_ENGINE", os.environ.get("TRACEMILL_TEST_ENGINE", "interpret"))
     flush("test")
     stats.reset()
     manual_seed(0)
