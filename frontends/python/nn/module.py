@@ -598,4 +598,5 @@ def drop_gradients(parameters: Any, set_to_none: bool) -> None:
         else:
             grad.requires_grad_(False) if grad.is_leaf else grad.detach_()
             grad.zero_()
+    grad = None  # the last gradient too must be gone when the step runs, else it would be one of its outputs
     after_zero_grad()
