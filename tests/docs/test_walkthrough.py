@@ -1,4 +1,5 @@
-"""docs/walkthrough.md says what happens: its scripts are written to files, its commands run, their output compared.
+"""docs/walkthrough.md and README.md say what happens: their scripts are written to files, their commands run, and
+what is printed is compared.
 
 A block ` ```python NAME ` is the file NAME. In a block ` ```console ` lines after `$ ` are commands, and what follows
 each is what it prints. `--update-golden` writes what they print now.
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "walkthrough.md"
+ROOT = Path(__file__).resolve().parents[2]
 _BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SHELL = 'tracemill() { "$PYTHON" -m tracemill "$@"; }\npython() { "$PYTHON" "$@"; }\n'
 
@@ -48,10 +49,12 @@ def _stable(page: str) -> str:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the page's commands need a POSIX shell")
-def test_the_walkthrough_is_true(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    page = PAGE.read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["README.md", "docs/walkthrough.md"])
+def test_the_page_is_true(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    file = ROOT / name
+    page = file.read_text(encoding="utf-8")
     now = execute(page, tmp_path)
     if request.config.getoption("--update-golden"):
-        PAGE.write_text(now, encoding="utf-8")
+        file.write_text(now, encoding="utf-8")
         return
     assert _stable(now) == _stable(page), "read the difference, then accept it with --update-golden"
