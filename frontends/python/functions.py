@@ -17,6 +17,7 @@ from . import (
     ops_shape,
     printing,
     random,
+    serialization,
 )
 from .registry import FUNCTIONS, METHODS
 from .tensor import attach
@@ -25,4 +26,4 @@ attach(METHODS)
 FUNCTIONS["set_printoptions"] = printing.set_printoptions
 
 __all__ = ["FUNCTIONS", "METHODS", "autograd", "compile", "control", "creation", "function", "hooks", "indexing", "ops_index", "ops_math",
-           "ops_matmul", "ops_reduce", "ops_shape", "printing", "random"]
+           "ops_matmul", "ops_reduce", "ops_shape", "printing", "random", "serialization"]
