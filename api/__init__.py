@@ -40,6 +40,7 @@ from .frontends.python.dtypes import (
 from .frontends.python.registry import FUNCTIONS as _FUNCTIONS
 from .frontends.python.tensor import Parameter as _Parameter
 from .frontends.python.tensor import Size, Tensor
+from .runtime.workers import get_num_threads, set_num_threads
 
 globals().update(_FUNCTIONS)
 
@@ -50,7 +51,7 @@ __version__ = "0.1.0"
 
 __all__ = ["Size", "Tensor", "bfloat16", "bool", "device", "double", "dtype", "finfo", "float", "float16", "float32",
            "float64", "get_default_dtype", "half", "iinfo", "int", "int16", "int32", "int64", "int8", "long",
-           "set_default_dtype", "short", "uint32", "uint64", "uint8", *_FUNCTIONS]
+           "get_num_threads", "set_default_dtype", "set_num_threads", "short", "uint32", "uint64", "uint8", *_FUNCTIONS]
 
 
 def __getattr__(name: str) -> Any:

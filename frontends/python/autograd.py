@@ -12,8 +12,8 @@ from ...ir.errors import AutogradError, ShapeError
 from ...ir.node import Node, postorder
 from . import hooks
 from .place import here
-from .registry import FUNCTIONS, METHODS, function, method
-from .tensor import Consumed, Tensor, over
+from .registry import METHODS, function, method
+from .tensor import Consumed, Tensor
 from .trace import TRACE, assign, begin, cut, node_of, wrap
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -212,8 +212,9 @@ def _cotangents(outputs: tuple[Tensor, ...], given: Any) -> list[Tensor | None]:
                                 hint="compute it from a tensor with requires_grad=True, outside tm.no_grad()")
         if grad is None:
             if out.numel() != 1:
-                raise AutogradError("grad can be implicitly created only for scalar outputs", location=here(3).location,
-                                    hint="reduce it first, e.g. loss.mean().backward(), or pass a gradient of its shape")
+                raise AutogradError("grad can be implicitly created only for scalar outputs",
+                                    location=here(3).location, hint="reduce it first, e.g. loss.mean().backward(), or "
+                                                                    "pass a gradient of its shape")
         elif grad._shape != out._shape:
             raise ShapeError(f"Mismatch in shape: grad_output[{i}] has a shape of {list(grad._shape)} and output[{i}] "
                              f"has a shape of {list(out._shape)}.", location=here(3).location)
@@ -241,6 +242,12 @@ def _gradient_nodes(outputs: tuple[Node, ...], cotangents: tuple[Node | None, ..
     return made
 
 
+_SECOND_TIME = ("Trying to backward through the graph a second time (or directly access saved tensors after they have "
+                "already been freed). Saved intermediate values of the graph are freed when you call .backward() or "
+                "autograd.grad(). Specify retain_graph=True if you need to backward through the graph a second time "
+                "or if you need to access saved tensors after calling backward.")
+
+
 def _differentiate(outputs: tuple[Tensor, ...], grads: list[Tensor | None], targets: tuple[Node, ...],
                    create_graph: bool, retain_graph: bool) -> dict[Node, Node]:
     """Gradient nodes of the targets that the outputs depend on."""
@@ -252,11 +259,7 @@ def _differentiate_nodes(heads: tuple[Node, ...], grads: list[Tensor | None], ta
     trace = TRACE
     wrt, visited, dead = reach(heads, targets, tuple(trace.dead))
     if dead or (trace.freed and _freed(visited)):
-        raise AutogradError("Trying to backward through the graph a second time (or directly access saved tensors after "
-                            "they have already been freed). Saved intermediate values of the graph are freed when you "
-                            "call .backward() or autograd.grad(). Specify retain_graph=True if you need to backward "
-                            "through the graph a second time or if you need to access saved tensors after calling "
-                            "backward.", location=here(3).location)
+        raise AutogradError(_SECOND_TIME, location=here(3).location)
     if not wrt:
         return {}
     cotangents = tuple([None if g is None else _as(node_of(g), o) for g, o in zip(grads, heads, strict=True)])
@@ -520,12 +523,35 @@ def grad_fn(t: Tensor) -> GradFn | None:
     return GradFn(cell.history.node) if cell.history is not None else GradFn(node_of(t))
 
 
-def variable(data: Tensor, requires_grad: bool = False, volatile: bool = False) -> Tensor:
-    """`autograd.Variable`: the tensor itself (kept for old scripts)."""
-    if requires_grad:
-        t = over(data._cell, data._view) if data.is_leaf else data.detach()
-        return t.requires_grad_()
-    return data
+class _VariableType(type):
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, Tensor)
 
 
-FUNCTIONS["autograd_grad"] = grad
+class Variable(metaclass=_VariableType):
+    """Old scripts wrap tensors in it: `Variable(x)` is x itself; every tensor is an instance."""
+
+    def __new__(cls, data: Tensor, requires_grad: bool = False, volatile: bool = False) -> Any:
+        if requires_grad and not data.requires_grad:
+            return data.detach().requires_grad_()
+        return data
+
+
+class detect_anomaly(_Mode):
+    """Accepted for PyTorch's sake: recorded operators always know the line they come from."""
+
+    def __init__(self, check_nan: bool = True) -> None:
+        super().__init__()
+
+    def __enter__(self) -> None:
+        self._before.append(TRACE.grad)
+
+
+class set_detect_anomaly(detect_anomaly):
+    """Accepted for PyTorch's sake, as `detect_anomaly`."""
+
+    def __init__(self, mode: bool, check_nan: bool = True) -> None:
+        super().__init__()
+
+    def _clone(self) -> _Mode:
+        return set_detect_anomaly(True)

@@ -179,7 +179,8 @@ def _store(t: Tensor, array: Array) -> None:
         t._cell.version += 1
 
 
-def _results(entry: Entry, outputs: Sequence[Array], values: Sequence[Any], leaves: Sequence[Tensor]) -> Iterator[Tensor]:
+def _results(entry: Entry, outputs: Sequence[Array], values: Sequence[Any],
+             leaves: Sequence[Tensor]) -> Iterator[Tensor]:
     taken = {at for _, at in entry.written if at.__class__ is int}
     for what in entry.results:
         if what.__class__ is Same:

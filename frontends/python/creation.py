@@ -295,7 +295,8 @@ def new_full(self: Tensor, size: Any, fill_value: Any, *, dtype: Any = None, dev
 
 
 @method()
-def new_tensor(self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def new_tensor(self: Tensor, data: Any, *, dtype: Any = None, device: Any = None,
+               requires_grad: bool = False) -> Tensor:
     """`tensor(data)` of this tensor's dtype."""
     return tensor(data, dtype=self._dtype if dtype is None else dtype, device=device, requires_grad=requires_grad)
 

@@ -46,6 +46,12 @@ class Device:
 cpu = Device("cpu")
 
 
+def no_cuda() -> NotSupportedError:
+    """The error for whatever needs a CUDA device."""
+    return NotSupportedError("tracemill has no CUDA device here",
+                             hint="guard such code by tm.cuda.is_available(), or leave it out")
+
+
 def check(where: Any) -> None:
     """Raises NotSupportedError unless `where` (a device, its name, an index or None) is the CPU."""
     if where is None or where is cpu:

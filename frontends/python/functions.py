@@ -10,14 +10,18 @@ from . import (
     function,
     hooks,
     indexing,
+    ops_choice,
     ops_index,
+    ops_join,
     ops_math,
     ops_matmul,
     ops_reduce,
     ops_shape,
+    ops_unary,
     printing,
     random,
     serialization,
+    stats,
 )
 from .registry import FUNCTIONS, METHODS
 from .tensor import attach
@@ -25,5 +29,8 @@ from .tensor import attach
 attach(METHODS)
 FUNCTIONS["set_printoptions"] = printing.set_printoptions
 
-__all__ = ["FUNCTIONS", "METHODS", "autograd", "compile", "control", "creation", "function", "hooks", "indexing", "ops_index", "ops_math",
-           "ops_matmul", "ops_reduce", "ops_shape", "printing", "random", "serialization"]
+__all__ = [
+    "FUNCTIONS", "METHODS", "autograd", "compile", "control", "creation", "function", "hooks", "indexing",
+    "ops_choice", "ops_index", "ops_join", "ops_math", "ops_matmul", "ops_reduce", "ops_shape", "ops_unary",
+    "printing", "random", "serialization", "stats",
+]

@@ -6,6 +6,7 @@ needs their values, except where a mask selects what a number or broadcast value
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -202,7 +203,7 @@ def _joint(b: Builder, x: Node, tensors: tuple[Node, ...], axes: tuple[int, ...]
     """
     shape = broadcast_shapes(*[i.shape for i in tensors])
     index = [expand(b, index_of(b, i, x.shape[a]), shape) for i, a in zip(tensors, axes, strict=True)]
-    adjoining = all(c == a + 1 for a, c in zip(axes, axes[1:], strict=False))
+    adjoining = all(c == a + 1 for a, c in pairwise(axes))
     first = axes[0] if adjoining else 0
     if not adjoining:
         order = (*axes, *[d for d in range(len(x.shape)) if d not in axes])
@@ -241,7 +242,7 @@ def put(t: Tensor, index: Any, value: Any) -> None:
     if mask is not None and _broadcasts(value):
         if isinstance(value, Tensor):
             from .inplace import store
-            from .ops_math import where
+            from .ops_choice import where
 
             store(t, where(_lift(mask, len(t._shape)), value.to(t._dtype), t))
         else:

@@ -152,7 +152,7 @@ def copy(t: Tensor, source: Any) -> Tensor:
     while len(node.shape) > len(shape) and node.shape[0] == 1:
         node = b.reshape(node, shape=node.shape[1:])
     if len(node.shape) > len(shape) or any(
-            have not in (1, want) for have, want in zip(reversed(node.shape), reversed(shape))):
+            have not in (1, want) for have, want in zip(reversed(node.shape), reversed(shape), strict=False)):
         raise _copy_error(t, source)
     return write(t, _fresh(b, expand(b, node, shape), source), tracked)
 

@@ -28,9 +28,9 @@ def matmul_node(b: Builder, x: Node, y: Node) -> Node:
                          f"{len(y.shape)}D")
     inner = y.shape[-2] if len(y.shape) > 1 else y.shape[0]
     if x.shape[-1] != inner:
-        raise ShapeError(f"matmul: {list(x.shape)} and {list(y.shape)} cannot be multiplied: the last dimension of the "
-                         f"first is {x.shape[-1]}, the {'second to last' if len(y.shape) > 1 else 'only'} of the second "
-                         f"is {inner}")
+        what = "second to last" if len(y.shape) > 1 else "only"
+        raise ShapeError(f"matmul: {list(x.shape)} and {list(y.shape)} cannot be multiplied: the last dimension of "
+                         f"the first is {x.shape[-1]}, the {what} of the second is {inner}")
     lx, ly = len(x.shape), len(y.shape)
     if ly == 1:
         return b.dot(x, y, contract_a=(lx - 1,), contract_b=(0,))  # type: ignore[no-any-return]
@@ -52,8 +52,8 @@ def matmul_node(b: Builder, x: Node, y: Node) -> Node:
 def linear_node(b: Builder, x: Node, weight: Node, bias: Node | None) -> Node:
     """x · weightᵀ + bias."""
     if x.shape[-1:] != weight.shape[-1:]:
-        raise ShapeError(f"linear: input of shape {list(x.shape)} and weight of shape {list(weight.shape)}: the input's "
-                         f"last dimension must be {weight.shape[-1] if weight.shape else 1} (in_features)")
+        raise ShapeError(f"linear: input of shape {list(x.shape)} and weight of shape {list(weight.shape)}: the "
+                         f"input's last dimension must be {weight.shape[-1] if weight.shape else 1} (in_features)")
     _same_dtype(x, weight)
     out = b.dot(x, weight, contract_a=(len(x.shape) - 1,), contract_b=(len(weight.shape) - 1,))
     if bias is None:
@@ -69,18 +69,18 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
 
 def _operator(self: Tensor, other: Any) -> Any:
     if not isinstance(other, Tensor):
-        from .ops_math import _operand
+        from .ops_math import operand_of
 
-        other = _operand(other)
+        other = operand_of(other)
         if not isinstance(other, Tensor):
             return NotImplemented
     return apply(matmul_node, (self, other))
 
 
 def _reflected(self: Tensor, other: Any) -> Any:
-    from .ops_math import _operand
+    from .ops_math import operand_of
 
-    other = _operand(other)
+    other = operand_of(other)
     return apply(matmul_node, (other, self)) if isinstance(other, Tensor) else NotImplemented
 
 
@@ -247,8 +247,8 @@ def _parse(equation: str, ranks: list[int]) -> tuple[list[list[str]], list[str]]
         if "..." in term:
             widest = max(widest, rank - letters)
         if letters > rank or ("..." not in term and letters != rank):
-            raise ValueError(f"einsum(): the number of subscripts in the equation ({letters}) does not match the number "
-                             f"of dimensions ({rank}) for operand '{term}'")
+            raise ValueError(f"einsum(): the number of subscripts in the equation ({letters}) does not match the "
+                             f"number of dimensions ({rank}) for operand '{term}'")
     parsed = []
     for term, rank in zip(terms, ranks, strict=True):
         extra = rank - len(term.replace("...", ""))

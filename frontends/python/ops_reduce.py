@@ -74,8 +74,8 @@ def _mean(b: Builder, x: Node, axes: tuple[int, ...], dtype: DType | None) -> No
     if dtype is not None:
         x = cast(b, x, dtype)
     if not x.dtype.is_float:
-        raise DTypeError(f"mean(): could not infer output dtype. Input dtype must be either a floating point or complex "
-                         f"dtype. Got: {x.dtype.long_name}", hint="convert first: x.float().mean()")
+        raise DTypeError(f"mean(): could not infer output dtype. Input dtype must be either a floating point or "
+                         f"complex dtype. Got: {x.dtype.long_name}", hint="convert first: x.float().mean()")
     return mean_node(b, x, axes)
 
 
@@ -164,7 +164,7 @@ def _dims(dim: Any, rank: int) -> tuple[int, ...]:
 
 
 def _axis_argument(dim: Any, kwargs: dict[str, Any]) -> Any:
-    return kwargs["axis"] if "axis" in kwargs else dim
+    return kwargs.get("axis", dim)
 
 
 @both()
@@ -598,7 +598,7 @@ def quantile(input: Tensor, q: Any, dim: int | None = None, keepdim: bool = Fals
         results.append(part.unsqueeze(axis) if keepdim and dim is not None else part)
     if not many:
         return results[0]
-    from .ops_shape import stack
+    from .ops_join import stack
 
     return stack(results, 0)
 

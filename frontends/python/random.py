@@ -22,9 +22,9 @@ from . import dtypes
 from .creation import _element, _finish, _sizes
 from .device import check
 from .inplace import check_leaf, check_overlap
-from .nodes import align, cast, expand, floating
+from .nodes import align, cast, expand
 from .place import here
-from .registry import FUNCTIONS, METHODS, both, function, method
+from .registry import FUNCTIONS, both, function, method
 from .tensor import Tensor, from_array, write
 from .trace import TRACE, assign, begin, node_of, number, record, wrap
 
@@ -176,7 +176,8 @@ def _uniform(b: Builder, bits: Node, dtype: DType) -> Node:
     return uniform_node(b, bits, dtype)
 
 
-def _sample(fn: Callable[..., Node], words: tuple[int, ...], args: tuple[Any, ...], generator: Generator | None) -> Node:
+def _sample(fn: Callable[..., Node], words: tuple[int, ...], args: tuple[Any, ...],
+            generator: Generator | None) -> Node:
     bits = draw(words, generator)
     made: Node = record(fn, (bits,), args, False)
     return made
@@ -185,7 +186,8 @@ def _sample(fn: Callable[..., Node], words: tuple[int, ...], args: tuple[Any, ..
 def _float_element(dtype: Any, name: str) -> DType:
     d = _element(dtype)
     if not d.is_float:
-        raise DTypeError(f'"{name}" not implemented for \'{d.long_name}\'', hint="ask for a floating dtype, or use randint")
+        raise DTypeError(f"\"{name}\" not implemented for '{d.long_name}'",
+                         hint="ask for a floating dtype, or use randint")
     return d
 
 
@@ -310,7 +312,7 @@ def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Gene
            device: Any = None, requires_grad: bool = False, out: Any = None) -> Tensor:
     """Normal numbers with means and standard deviations (tensors or numbers)."""
     if isinstance(mean, Tensor) or isinstance(std, Tensor):
-        from .ops_shape import broadcast_shapes
+        from .nodes import broadcast_shapes
 
         shape = broadcast_shapes(*[tuple(x._shape) for x in (mean, std) if isinstance(x, Tensor)])
         base = randn(shape, generator=generator, dtype=(mean if isinstance(mean, Tensor) else std).dtype)
@@ -352,7 +354,8 @@ def _with_replacement(b: Builder, weights: Node, bits: Node, count: int) -> Node
     at = b.broadcast(u, shape=shape, dims=tuple(range(rank)))
     below = b.sum(b.cast(b.le(wide, at), dtype=i64), axes=(rank,))
     positive = b.gt(weights, b.like(0, weights))
-    last = b.sub(b.cast(b.extent(value=n - 1), dtype=i64), b.argmax(cast(b, b.flip(positive, axes=(axis,)), f32), axes=(axis,)))
+    from_end = b.argmax(cast(b, b.flip(positive, axes=(axis,)), f32), axes=(axis,))
+    last = b.sub(b.cast(b.extent(value=n - 1), dtype=i64), from_end)
     return b.minimum(below, b.broadcast(last, shape=below.shape, dims=tuple(range(rank - 1))))  # type: ignore[no-any-return]
 
 
@@ -397,7 +400,8 @@ def _scaled_uniform(b: Builder, bits: Node, low: Node, width: Node, dtype: DType
 
 
 @method()
-def uniform_(self: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Generator | None = None, **kwargs: Any) -> Tensor:
+def uniform_(self: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Generator | None = None,
+             **kwargs: Any) -> Tensor:
     """Filled with uniform numbers in [a, b)."""
     low, high = float(kwargs.get("from", a)), float(kwargs.get("to", b))
     if low > high:
@@ -474,7 +478,10 @@ def _dropout(b: Builder, x: Node, bits: Node, keep: Node) -> Node:
 
 
 def dropout(input: Tensor, p: float, shape: tuple[int, ...] | None = None) -> Tensor:
-    """Elements kept with probability 1 − p and scaled by 1 / (1 − p), else 0; `shape` shares the mask by broadcasting."""
+    """Elements kept with probability 1 − p and scaled by 1 / (1 − p), else 0.
+
+    `shape` shares the mask by broadcasting.
+    """
     tracked = begin((input,))
     x = node_of(input)
     bits = draw(tuple(input._shape) if shape is None else shape, None)
@@ -489,8 +496,22 @@ def _dropout_shared(b: Builder, x: Node, bits: Node, keep: Node) -> Node:
     return b.select(mask, b.mul(x, scale), b.like(0, x))  # type: ignore[no-any-return]
 
 
-METHODS.setdefault("log_normal_", lambda self, mean=1.0, std=2.0, *, generator=None: self.copy_(
-    (self.new_empty(tuple(self._shape)).normal_(mean, std, generator=generator)).exp()))
+class fork_rng:
+    """A `with` block after which the default generator goes on as if nothing had been drawn inside."""
+
+    def __init__(self, devices: Any = None, enabled: bool = True, **kwargs: Any) -> None:
+        self._enabled = enabled
+
+    def __enter__(self) -> None:
+        if self._enabled:
+            self._state = default_generator.get_state()
+
+    def __exit__(self, *exc: object) -> None:
+        if self._enabled:
+            default_generator.set_state(self._state)
 
 
-__all__ = ["Generator", "default_generator", "draw", "draw_once", "dropout", "dropout_mask", "floating", "manual_seed"]
+@method()
+def log_normal_(self: Tensor, mean: float = 1.0, std: float = 2.0, *, generator: Generator | None = None) -> Tensor:
+    """Filled with numbers whose logarithm is normal."""
+    return normal_(self, mean, std, generator=generator).exp_()  # type: ignore[no-any-return]

@@ -125,7 +125,7 @@ def fit(vectors: Sequence[Vector], n_leaf: int, relate: str = "products") -> Fit
                 result.binders.append((name, at))
                 if not is_leaf:
                     result.free.append((name, column[-1]))
-            if is_leaf or isinstance(expr, SymDim) and result.free and result.binders[-1][1] == at:
+            if is_leaf or (isinstance(expr, SymDim) and result.free and result.binders[-1][1] == at):
                 sizes.append((expr, column))
             known[column] = expr
         result.exprs.append(expr)

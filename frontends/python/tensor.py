@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...ir.dtypes import DType
-from ...ir.errors import AutogradError, DTypeError, NotSupportedError
+from ...ir.errors import AutogradError, DTypeError
 from . import dtypes, version
 from .cell import Array, Cell, export, make_alias, materialised
-from .device import Device, cpu
+from .device import Device, cpu, no_cuda
 from .dtypes import dtype as PublicDType
 from .flush import value_of
 from .trace import TRACE, after_write, assign, begin, bind_tensor_class, cut, node_of
@@ -417,8 +417,7 @@ class Tensor:
 
     def cuda(self, device: Any = None, non_blocking: bool = False, memory_format: Any = None) -> Tensor:
         """Raises NotSupportedError: there is no CUDA device."""
-        raise NotSupportedError("tracemill has no CUDA device here",
-                                hint="leave .cuda() out, or guard it by tm.cuda.is_available()")
+        raise no_cuda()
 
     def pin_memory(self, device: Any = None) -> Tensor:
         return self
@@ -452,8 +451,8 @@ class Consumed(Tensor):
 
     def error(self) -> BaseException:
         return AutogradError("this gradient was consumed by the optimizer step inside a compiled function",
-                             hint="call zero_grad() inside the function, or tm.compile(..., keep_grads=True) to read or "
-                                  "accumulate gradients afterwards")
+                             hint="call zero_grad() inside the function, or tm.compile(..., keep_grads=True) to read "
+                                  "or accumulate gradients afterwards")
 
 
 def consumed() -> Tensor:

@@ -80,9 +80,8 @@ class Trace:
         writes: (cell, node, stale, tracked) before each write while a body is traced, or None.
     """
 
-    __slots__ = ("barrier", "capture", "dead", "depth", "epoch", "freed", "grad", "grad_leaves", "owners", "pending", "retained",
-                 "room", "seen", "segments", "stepped", "tracked", "values",
-                 "writes")
+    __slots__ = ("barrier", "capture", "dead", "depth", "epoch", "freed", "grad", "grad_leaves", "owners", "pending",
+                 "retained", "room", "seen", "segments", "stepped", "tracked", "values", "writes")
 
     def __init__(self) -> None:
         self.grad = True
@@ -346,7 +345,8 @@ def memo(key: Any) -> Any:
     return _memo.get(key)
 
 
-def record(fn: Callable[..., Any], nodes: tuple[Node, ...], args: tuple[Any, ...], tracked: bool, depth: int = 3) -> Any:
+def record(fn: Callable[..., Any], nodes: tuple[Node, ...], args: tuple[Any, ...], tracked: bool,
+           depth: int = 3) -> Any:
     """The node(s) of `fn` over nodes at the user's line."""
     place = here(depth)
     key = (fn, nodes, args, id(place), tracked, TRACE.grad)

@@ -46,7 +46,7 @@ class View:
     def __init__(self, shape: Ints, strides: Ints, offset: int, steps: tuple[Step, ...], shapes: tuple[Ints, ...],
                  overlaps: bool, parent: View | None = None) -> None:
         self.parent = parent
-        self._window: View | None | bool = False  # not looked for yet
+        self._window: View | bool | None = False  # not looked for yet
         self.shape, self.strides, self.offset = shape, strides, offset
         self.steps, self.shapes, self.overlaps = steps, shapes, overlaps
         self._children: dict[Step, View] = {}

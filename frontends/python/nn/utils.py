@@ -20,7 +20,7 @@ def get_total_norm(tensors: Any, norm_type: float = 2.0, error_if_nonfinite: boo
                    foreach: bool | None = None) -> Tensor:
     """The norm of all tensors together, as if they were one vector."""
     from ..creation import tensor
-    from ..ops_shape import stack
+    from ..ops_join import stack
 
     given = [tensors] if isinstance(tensors, Tensor) else list(tensors)
     if not given:
@@ -62,7 +62,7 @@ def clip_grad_value_(parameters: Any, clip_value: float, foreach: bool | None = 
 
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
     """All parameters as one vector."""
-    from ..ops_shape import cat
+    from ..ops_join import cat
 
     return cat([p.reshape(-1) for p in parameters])  # type: ignore[no-any-return]
 
