@@ -22,6 +22,7 @@ parser.add_argument("--context", type=int, default=64)
 parser.add_argument("--layers", type=int, default=4)
 parser.add_argument("--heads", type=int, default=4)
 parser.add_argument("--width", type=int, default=128)
+parser.add_argument("--letters", type=int, default=200, help="how much to write after training")
 args = parser.parse_args()
 
 
@@ -100,7 +101,7 @@ print(f"{time.perf_counter() - start:.1f} s")
 model.eval()
 tokens = [number[corpus[0]]]
 with tm.no_grad():
-    for _ in range(200):
+    for _ in range(args.letters):
         window = tokens[-args.context :]
         padded = tm.tensor([window + [0] * (args.context - len(window))])
         probabilities = F.softmax(model(padded)[0, len(window) - 1], dim=-1)

@@ -17,6 +17,7 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument(
     "--data", help="an .npz with x_train, y_train, x_test, y_test (default: generated digits)"
 )
+parser.add_argument("--images", type=int, default=6000, help="how many digits to generate for training")
 parser.add_argument("--epochs", type=int, default=1)
 parser.add_argument("--batch", type=int, default=64)
 args = parser.parse_args()
@@ -42,7 +43,7 @@ class Net(nn.Module):
 
 
 tm.manual_seed(0)
-x_train, y_train, x_test, y_test = digits(args.data)
+x_train, y_train, x_test, y_test = digits(args.data, args.images)
 loader = DataLoader(
     TensorDataset(tm.from_numpy(x_train), tm.from_numpy(y_train)), batch_size=args.batch, shuffle=True
 )

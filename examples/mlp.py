@@ -16,12 +16,13 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument(
     "--data", help="an .npz with x_train, y_train, x_test, y_test (default: generated digits)"
 )
+parser.add_argument("--images", type=int, default=6000, help="how many digits to generate for training")
 parser.add_argument("--epochs", type=int, default=3)
 parser.add_argument("--batch", type=int, default=128)
 args = parser.parse_args()
 
 tm.manual_seed(0)
-x_train, y_train, x_test, y_test = digits(args.data)
+x_train, y_train, x_test, y_test = digits(args.data, args.images)
 train = TensorDataset(tm.from_numpy(x_train), tm.from_numpy(y_train))
 loader = DataLoader(train, batch_size=args.batch, shuffle=True)
 
