@@ -162,7 +162,7 @@ def reach(outputs: tuple[Node, ...], targets: tuple[Node, ...],
         if len(_reach) > 4096:
             _reach.clear()
         found = _reach[key] = _find_reach(outputs, targets, dead)
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _find_reach(outputs: tuple[Node, ...], targets: tuple[Node, ...],

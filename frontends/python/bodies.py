@@ -91,7 +91,7 @@ def _check_writes(what: str, inside: set[Node]) -> None:
     first: dict[int, tuple[weakref.ref[Cell], Any]] = {}
     for record in writes:
         first.setdefault(id(record[0]), (weakref.ref(record[0]), record[1:]))
-    del record  # type: ignore[possibly-undefined]
+    del record
     writes.clear()
     for ref, (node, stale, tracked) in first.values():
         cell = ref()

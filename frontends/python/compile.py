@@ -76,7 +76,7 @@ class CompiledFunction:
             t = ref()
             if t is not None and t._grad is not grad:
                 if t._grad.__class__ is Consumed:
-                    raise t._grad.error()  # type: ignore[union-attr]
+                    raise t._grad.error()
                 return False
         return True
 
@@ -156,7 +156,7 @@ def _output(at: Any, outputs: Sequence[Array], values: Sequence[Any]) -> Array:
     """An output's array, or a copy of a leaf's value."""
     if at.__class__ is Copied:
         return np.array(values[at.index], dtype=at.dtype.numpy, order="C", copy=True)
-    return outputs[at]
+    return outputs[at]  # type: ignore[no-any-return]
 
 
 def _give(cell: Cell, array: Array) -> None:

@@ -403,7 +403,7 @@ def _triangle_indices(upper: bool) -> Callable[..., Tensor]:
     def indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None) -> Tensor:
         check(device)
         found = (np.triu_indices if upper else np.tril_indices)(row, offset, col)
-        return from_array(np.stack(found).astype(np.int64)).to(dtype or dtypes.int64)
+        return from_array(np.stack(found).astype(np.int64)).to(dtype or dtypes.int64)  # type: ignore[no-any-return]
 
     indices.__name__, indices.__doc__ = name, "Row and column indices of a triangle."
     return function(name)(indices)

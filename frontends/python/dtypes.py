@@ -160,7 +160,7 @@ def promote_ranked(a: DType, a_scalar: bool, b: DType, b_scalar: bool) -> DType:
 
 
 @cache
-def promote_number(a: DType, kind: type) -> DType:
+def promote_number(a: DType, kind: Any) -> DType:
     """Promotion of a tensor with a Python number, which never widens within a category."""
     if kind is bool:
         return a
@@ -210,7 +210,7 @@ class finfo:
         if element is ir.bf16:
             import ml_dtypes
 
-            info: Any = ml_dtypes.finfo(element.numpy)
+            info: Any = ml_dtypes.finfo(element.numpy)  # type: ignore[no-untyped-call]
         else:
             info = np.finfo(element.numpy)
         self.bits = element.bits

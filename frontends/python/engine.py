@@ -92,7 +92,7 @@ def load(graph: Graph, inputs: Sequence[Array]) -> Runner:
         return Interpreted(expand(graph))
     from ...compiler.driver import compile_graph
 
-    return compile_graph(graph)  # type: ignore[no-any-return]
+    return compile_graph(graph)
 
 
 __all__ = ["Interpreted", "Runner", "evaluate", "exact_only", "expand", "load", "on_compile", "residuals", "selected"]

@@ -147,7 +147,7 @@ def get(t: Tensor, index: Any) -> Tensor:
                                   location=here(2).location)
         from .ops_shape import select
 
-        return select(t, 0, index)  # type: ignore[no-any-return]
+        return select(t, 0, index)
     parts = _normalise(t, index)
     view, rest = _basic(t, parts)
     if not _advanced(rest):
@@ -225,13 +225,13 @@ def _joint(b: Builder, x: Node, tensors: tuple[Node, ...], axes: tuple[int, ...]
 
 
 def _inside(b: Builder, i: Node, extent: int) -> Node:
-    return b.and_(b.ge(i, b.scalar(0, i64)), b.lt(i, b.cast(b.extent(value=extent), dtype=i64)))  # type: ignore[no-any-return]
+    return b.and_(b.ge(i, b.scalar(0, i64)), b.lt(i, b.cast(b.extent(value=extent), dtype=i64)))
 
 
 def _take(b: Builder, x: Node, *args: Any) -> Node:
     *tensors, axes = args
     x, joint, axis, _ = _joint(b, x, tuple(tensors), axes)
-    return b.index_select(x, joint, axis=axis)  # type: ignore[no-any-return]
+    return b.index_select(x, joint, axis=axis)
 
 
 # --- assignment -------------------------------------------------------------------------------------------------------
@@ -336,7 +336,7 @@ def put_node(b: Builder, x: Node, value: Node, tensors: tuple[Node, ...], axes: 
         order = (*axes, *[d for d in range(len(x.shape)) if d not in axes])
         back = sorted(range(len(order)), key=order.__getitem__)
         made = b.permute(made, dims=tuple(back))
-    return made  # type: ignore[no-any-return]
+    return made
 
 
 def _index_put(b: Builder, x: Node, value: Node, *args: Any) -> Node:

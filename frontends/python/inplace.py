@@ -160,7 +160,7 @@ def copy(t: Tensor, source: Any) -> Tensor:
 def _fresh(b: Builder, node: Node, source: Tensor) -> Node:
     """A copy with a history is a node of its own, so that its gradient is not the source's."""
     if source._cell.tracked and TRACE.grad and node is source._cell.node:
-        return b.reshape(node, shape=node.shape)  # type: ignore[no-any-return]
+        return b.reshape(node, shape=node.shape)
     return node
 
 

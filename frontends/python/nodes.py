@@ -54,7 +54,7 @@ def align(b: Builder, *xs: Node) -> tuple[Node, ...]:
 
 def cast(b: Builder, x: Node, dtype: DType) -> Node:
     """x as `dtype`."""
-    return x if x.dtype is dtype else b.cast(x, dtype=dtype)  # type: ignore[no-any-return]
+    return x if x.dtype is dtype else b.cast(x, dtype=dtype)
 
 
 def promote(b: Builder, *xs: Node) -> tuple[Node, ...]:

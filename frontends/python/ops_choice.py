@@ -29,9 +29,9 @@ def _clamp(b: Builder, x: Node, low: Node | None, high: Node | None) -> Node:
     high = next(cast_) if high is not None else None
     if low is not None and high is not None:
         if low.shape or high.shape:
-            return b.minimum(b.maximum(x, low), high)  # type: ignore[no-any-return]
-        return b.clamp(x, low, high)  # type: ignore[no-any-return]
-    return b.maximum(x, low) if low is not None else b.minimum(x, high)  # type: ignore[no-any-return]
+            return b.minimum(b.maximum(x, low), high)
+        return b.clamp(x, low, high)
+    return b.maximum(x, low) if low is not None else b.minimum(x, high)
 
 
 def _bound(x: Tensor, value: Any) -> Any:
@@ -70,7 +70,7 @@ def _where(b: Builder, c: Node, x: Node, y: Node) -> Node:
     if c.shape or x.shape or y.shape:
         shape = c.shape or x.shape or y.shape
         c = c if c.shape else b.splat(c, shape)
-    return b.select(c, x, y)  # type: ignore[no-any-return]
+    return b.select(c, x, y)
 
 
 def _choice(value: Any, other: Any) -> Any:
@@ -110,7 +110,7 @@ def _masked_fill(b: Builder, x: Node, mask: Node, value: Node) -> Node:
     if not x.shape and mask.shape:
         x = b.splat(x, mask.shape)
     value = cast(b, value, x.dtype)
-    return b.select(mask if mask.shape == x.shape else b.splat(mask, x.shape), value, x)  # type: ignore[no-any-return]
+    return b.select(mask if mask.shape == x.shape else b.splat(mask, x.shape), value, x)
 
 
 @both()
@@ -127,20 +127,20 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
 @both()
 def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
     """`input + weight * (end - input)`."""
-    return input + weight * (end - input)
+    return input + weight * (end - input)  # type: ignore[no-any-return]
 
 
 @both()
 def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
     """`input + value * tensor1 * tensor2`."""
     product = tensor1 * tensor2
-    return input + scaled(product, value)
+    return input + scaled(product, value)  # type: ignore[no-any-return]
 
 
 @both()
 def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
     """`input + value * tensor1 / tensor2`."""
-    return input + scaled(tensor1 / tensor2, value)
+    return input + scaled(tensor1 / tensor2, value)  # type: ignore[no-any-return]
 
 
 @both()
@@ -148,7 +148,7 @@ def nan_to_num(input: Tensor, nan: float | None = None, posinf: float | None = N
                neginf: float | None = None) -> Tensor:
     """NaN and infinities replaced by numbers (0 and the dtype's limits unless given)."""
     if not input._dtype.is_float:
-        return input.clone()
+        return input.clone()  # type: ignore[no-any-return]
     info = dtypes.finfo(input.dtype)
     return apply(_nan_to_num, (input,), (nan or 0.0, info.max if posinf is None else posinf,  # type: ignore[no-any-return]
                                          info.min if neginf is None else neginf))
@@ -157,7 +157,7 @@ def nan_to_num(input: Tensor, nan: float | None = None, posinf: float | None = N
 def _nan_to_num(b: Builder, x: Node, nan: float, high: float, low: float) -> Node:
     x = b.select(b.isnan(x), b.like(nan, x), x)
     x = b.select(b.eq(x, b.like(math.inf, x)), b.like(high, x), x)
-    return b.select(b.eq(x, b.like(-math.inf, x)), b.like(low, x), x)  # type: ignore[no-any-return]
+    return b.select(b.eq(x, b.like(-math.inf, x)), b.like(low, x), x)
 
 
 # --- whole-tensor tests -----------------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def _close(b: Builder, x: Node, y: Node, rtol: float, atol: float, equal_nan: bo
         wide_x, wide_y = cast(b, x, f64), cast(b, y, f64)
     gap = b.abs(b.sub(wide_x, wide_y))
     allowed = b.add(b.like(atol, wide_x), b.abs(b.mul(wide_y, b.like(rtol, wide_y))))
-    return b.or_(same, b.and_(b.isfinite(gap), b.le(gap, allowed)))  # type: ignore[no-any-return]
+    return b.or_(same, b.and_(b.isfinite(gap), b.le(gap, allowed)))
 
 
 @both()

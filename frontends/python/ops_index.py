@@ -33,7 +33,7 @@ def _window(b: Builder, x: Node, shape: tuple[int, ...], axis: int) -> Node:
     if size == x.shape:
         return x
     rank = len(size)
-    return b.slice(x, start=(0,) * rank, size=size, step=(1,) * rank)  # type: ignore[no-any-return]
+    return b.slice(x, start=(0,) * rank, size=size, step=(1,) * rank)
 
 
 def _gather(b: Builder, x: Node, index: Node, axis: int) -> Node:
@@ -42,7 +42,7 @@ def _gather(b: Builder, x: Node, index: Node, axis: int) -> Node:
         if not x.shape or not index.shape:
             x = x if x.shape else b.reshape(x, shape=(1,))
             flat = index if index.shape else b.reshape(index, shape=(1,))
-            return b.reshape(b.gather(x, flat, axis=0), shape=index.shape)  # type: ignore[no-any-return]
+            return b.reshape(b.gather(x, flat, axis=0), shape=index.shape)
         raise ShapeError("Index tensor must have the same number of dimensions as input tensor")
     if not x.shape:
         return x
@@ -50,7 +50,7 @@ def _gather(b: Builder, x: Node, index: Node, axis: int) -> Node:
         if i != axis and n > d:
             raise ShapeError(f"Size does not match at dimension {i} expected index {list(index.shape)} to be no larger "
                              f"than self {list(x.shape)} apart from dimension {axis}")
-    return b.gather(_window(b, x, index.shape, axis), index, axis=axis)  # type: ignore[no-any-return]
+    return b.gather(_window(b, x, index.shape, axis), index, axis=axis)
 
 
 @both()
@@ -81,8 +81,8 @@ def _index_select(b: Builder, x: Node, index: Node, axis: int) -> Node:
     if not index.shape:
         index = b.reshape(index, shape=(1,))
     if not x.shape:
-        return b.reshape(b.index_select(b.reshape(x, shape=(1,)), index, axis=0), shape=())  # type: ignore[no-any-return]
-    return b.index_select(x, index, axis=axis)  # type: ignore[no-any-return]
+        return b.reshape(b.index_select(b.reshape(x, shape=(1,)), index, axis=0), shape=())
+    return b.index_select(x, index, axis=axis)
 
 
 @both()
@@ -98,7 +98,7 @@ def _scatter(b: Builder, x: Node, index: Node, src: Node, axis: int, op: str) ->
     if not x.shape:
         x1 = b.reshape(x, shape=(1,))
         made = _scatter(b, x1, b.reshape(index, shape=(1,)), b.reshape(src, shape=(1,)), 0, op)
-        return b.reshape(made, shape=())  # type: ignore[no-any-return]
+        return b.reshape(made, shape=())
     if len(index.shape) != len(x.shape):
         raise ShapeError("Index tensor must have the same number of dimensions as self tensor")
     if not src.shape:
@@ -161,7 +161,7 @@ def scatter_reduce(input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: 
         ones = scatter_add(input.new_full(tuple(input._shape), 1 if include_self else 0), dim, index,
                            src.new_full(tuple(index._shape), 1))
         count = ones.clamp(min=1)
-        return total / count if input._dtype.is_float else total.div(count, rounding_mode="floor")
+        return total / count if input._dtype.is_float else total.div(count, rounding_mode="floor")  # type: ignore[no-any-return]
     if reduce not in ("amax", "amin", "prod"):
         raise RuntimeError(f"reduce argument must be either sum, prod, mean, amax or amin, got {reduce}")
     return apply(_scatter_fold, (input, index, src), (axis, reduce, include_self))  # type: ignore[no-any-return]
@@ -186,7 +186,7 @@ def _scatter_fold(b: Builder, x: Node, index: Node, src: Node, axis: int, reduce
     both_ = getattr(b, combine)(x_part, folded) if include_self else folded
     made = b.select(touched, both_, x_part)
     if made.shape == x.shape:
-        return made  # type: ignore[no-any-return]
+        return made
     from .views import _slice_write
 
     return _slice_write(b, x, made, (0,) * rank, made.shape, (1,) * rank)
@@ -281,7 +281,7 @@ def _masked_scatter(b: Builder, x: Node, mask: Node, source: Node) -> Node:
         total *= d
     flat = cast(b, b.reshape(source, shape=(total,)), x.dtype)
     taken = b.index_select(flat, b.minimum(order, b.cast(b.extent(value=total), dtype=i64)), axis=0)
-    return b.select(mask, b.reshape(taken, shape=x.shape), x)  # type: ignore[no-any-return]
+    return b.select(mask, b.reshape(taken, shape=x.shape), x)
 
 
 @both()
@@ -298,7 +298,7 @@ def take(input: Tensor, index: Tensor) -> Tensor:
     """Elements of the flattened tensor."""
     from .indexing import get
 
-    return get(input.reshape(-1), index)  # type: ignore[no-any-return]
+    return get(input.reshape(-1), index)
 
 
 @method()
@@ -374,7 +374,7 @@ def _searchsorted(b: Builder, edges: Node, values: Node, right: bool) -> Node:
         wide = b.broadcast(edges, shape=shape, dims=(*range(len(shape) - 2), len(shape) - 1))
     spread = b.broadcast(values, shape=shape, dims=tuple(range(len(values.shape))))
     before = b.le(wide, spread) if right else b.lt(wide, spread)
-    return b.sum(b.cast(before, dtype=i64), axes=(len(shape) - 1,))  # type: ignore[no-any-return]
+    return b.sum(b.cast(before, dtype=i64), axes=(len(shape) - 1,))
 
 
 @function()
@@ -404,7 +404,7 @@ def _isin(b: Builder, x: Node, tests: Node) -> Node:
     flat = cast(b, b.reshape(tests, shape=(total,)), d)
     shape = (*x.shape, total)
     wide = b.broadcast(cast(b, x, d), shape=shape, dims=tuple(range(len(x.shape))))
-    return b.any(b.eq(wide, b.broadcast(flat, shape=shape, dims=(len(shape) - 1,))), axes=(len(shape) - 1,))  # type: ignore[no-any-return]
+    return b.any(b.eq(wide, b.broadcast(flat, shape=shape, dims=(len(shape) - 1,))), axes=(len(shape) - 1,))
 
 
 @function()

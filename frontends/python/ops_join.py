@@ -43,7 +43,7 @@ def contiguous(self: Tensor, memory_format: Any = None) -> Tensor:
 def _concat(b: Builder, *args: Any) -> Node:
     *xs, axis = args
     d = common_dtype(xs)
-    return b.concat(*[cast(b, x, d) for x in xs], axis=axis)  # type: ignore[no-any-return]
+    return b.concat(*[cast(b, x, d) for x in xs], axis=axis)
 
 
 @function("cat", "concat", "concatenate")
@@ -94,7 +94,7 @@ def _stack(b: Builder, *args: Any) -> Node:
     *xs, axis = args
     d = common_dtype(xs)
     rows = [b.reshape(cast(b, x, d), shape=(*x.shape[:axis], 1, *x.shape[axis:])) for x in xs]
-    return b.concat(*rows, axis=axis) if len(rows) > 1 else rows[0]  # type: ignore[no-any-return]
+    return b.concat(*rows, axis=axis) if len(rows) > 1 else rows[0]
 
 
 def _at_least(rank: int) -> Any:
@@ -152,13 +152,13 @@ def repeat(self: Tensor, *repeats: Any) -> Tensor:
 def _repeat(b: Builder, x: Node, times: tuple[int, ...]) -> Node:
     shape = (1,) * (len(times) - len(x.shape)) + tuple(x.shape)
     if all(k == 1 for k in times):
-        return b.reshape(x, shape=shape)  # type: ignore[no-any-return]
+        return b.reshape(x, shape=shape)
     x = b.reshape(x, shape=shape)
     if all(k == 1 or d == 1 for k, d in zip(times, shape, strict=True)):
         return expand_node(b, x, tuple([k if d == 1 else d for k, d in zip(times, shape, strict=True)]))
     pairs = tuple([e for k, d in zip(times, shape, strict=True) for e in (k, d)])
     wide = b.broadcast(x, shape=pairs, dims=tuple(range(1, 2 * len(shape), 2)))
-    return b.reshape(wide, shape=tuple([k * d for k, d in zip(times, shape, strict=True)]))  # type: ignore[no-any-return]
+    return b.reshape(wide, shape=tuple([k * d for k, d in zip(times, shape, strict=True)]))
 
 
 @both()
@@ -187,11 +187,11 @@ def _interleave(b: Builder, x: Node, times: int, axis: int) -> Node:
     shape = x.shape
     wide = b.broadcast(x, shape=(*shape[:axis + 1], times, *shape[axis + 1:]),
                        dims=tuple([i if i <= axis else i + 1 for i in range(len(shape))]))
-    return b.reshape(wide, shape=(*shape[:axis], shape[axis] * times, *shape[axis + 1:]))  # type: ignore[no-any-return]
+    return b.reshape(wide, shape=(*shape[:axis], shape[axis] * times, *shape[axis + 1:]))
 
 
 def _flip(b: Builder, x: Node, axes: tuple[int, ...]) -> Node:
-    return b.flip(x, axes=axes) if axes else x  # type: ignore[no-any-return]
+    return b.flip(x, axes=axes) if axes else x
 
 
 @both()
@@ -254,14 +254,14 @@ def triangle(b: Builder, rows: int, cols: int, diagonal: int, upper: bool) -> No
     """[rows, cols], true on and below (or above) a diagonal."""
     row, col = (b.iota(shape=(rows, cols), axis=axis, dtype=i64) for axis in (0, 1))
     edge = b.add(row, b.scalar(diagonal, i64)) if diagonal else row
-    return b.ge(col, edge) if upper else b.le(col, edge)  # type: ignore[no-any-return]
+    return b.ge(col, edge) if upper else b.le(col, edge)
 
 
 def _tri(b: Builder, x: Node, diagonal: int, upper: bool) -> Node:
     if len(x.shape) < 2:
         raise ShapeError("tril/triu: input tensor must have at least 2 dimensions")
     mask = expand_node(b, triangle(b, x.shape[-2], x.shape[-1], diagonal, upper), x.shape)
-    return b.select(mask, x, b.like(False if x.dtype is boolean else 0, x))  # type: ignore[no-any-return]
+    return b.select(mask, x, b.like(False if x.dtype is boolean else 0, x))
 
 
 @both()
@@ -291,14 +291,14 @@ def _diag_embed(b: Builder, x: Node, offset: int) -> Node:
     start = max(offset, 0) + max(-offset, 0) * n
     total = n * n
     flat = b.pad(flat, zero, pads=(*none, (start, total - start - x.shape[-1] * (n + 1), 0)))
-    return b.reshape(flat, shape=(*lead, n, n))  # type: ignore[no-any-return]
+    return b.reshape(flat, shape=(*lead, n, n))
 
 
 @both()
 def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
     """Matrices with the last dimension on a diagonal."""
     made = apply(_diag_embed, (input,), (offset,))
-    return made if (dim1, dim2) == (-2, -1) else movedim(made, (-2, -1), (dim1, dim2))  # type: ignore[no-any-return]
+    return made if (dim1, dim2) == (-2, -1) else movedim(made, (-2, -1), (dim1, dim2))
 
 
 @both()

@@ -73,9 +73,9 @@ def operand_of(value: Any) -> Any:
     return NotImplemented
 
 
-def strict(fn: Callable[..., Node], a: Any, b: Any, name: str) -> Any:
+def strict(fn: Callable[..., Node], a: Any, b: Any, name: str) -> Tensor:
     """`binary` for functions: other types are a TypeError."""
-    made = binary(fn, a, b)
+    made: Tensor = binary(fn, a, b)
     if made is NotImplemented:
         wrong = b if isinstance(a, (Tensor, *_NUMBERS)) else a
         raise TypeError(f"{name}(): expected a tensor or a number, got {type(wrong).__name__}")
@@ -84,7 +84,7 @@ def strict(fn: Callable[..., Node], a: Any, b: Any, name: str) -> Any:
 
 @recorded
 def _add(b: Builder, x: Node, y: Node) -> Node:
-    return b.or_(x, y) if x.dtype is boolean else b.add(x, y)  # type: ignore[no-any-return]
+    return b.or_(x, y) if x.dtype is boolean else b.add(x, y)
 
 
 @recorded
@@ -92,54 +92,54 @@ def _sub(b: Builder, x: Node, y: Node) -> Node:
     if x.dtype is boolean:
         raise DTypeError("Subtraction, the `-` operator, with two bool tensors is not supported. "
                          "Use the `^` or `logical_xor()` operator instead.")
-    return b.sub(x, y)  # type: ignore[no-any-return]
+    return b.sub(x, y)
 
 
 @recorded
 def _mul(b: Builder, x: Node, y: Node) -> Node:
-    return b.and_(x, y) if x.dtype is boolean else b.mul(x, y)  # type: ignore[no-any-return]
+    return b.and_(x, y) if x.dtype is boolean else b.mul(x, y)
 
 
 @recorded
 def _div(b: Builder, x: Node, y: Node) -> Node:
-    return b.div(floating(b, x), floating(b, y))  # type: ignore[no-any-return]
+    return b.div(floating(b, x), floating(b, y))
 
 
 @recorded
 def _floor_div(b: Builder, x: Node, y: Node) -> Node:
-    return b.floordiv(x, y)  # type: ignore[no-any-return]
+    return b.floordiv(x, y)
 
 
 @recorded
 def _trunc_div(b: Builder, x: Node, y: Node) -> Node:
     if x.dtype.is_float:
-        return b.trunc(b.div(x, y))  # type: ignore[no-any-return]
-    return b.floordiv(b.sub(x, b.fmod(x, y)), y)  # type: ignore[no-any-return]
+        return b.trunc(b.div(x, y))
+    return b.floordiv(b.sub(x, b.fmod(x, y)), y)
 
 
 @recorded
 def _rem(b: Builder, x: Node, y: Node) -> Node:
-    return b.rem(x, y)  # type: ignore[no-any-return]
+    return b.rem(x, y)
 
 
 @recorded
 def _fmod(b: Builder, x: Node, y: Node) -> Node:
-    return b.fmod(x, y)  # type: ignore[no-any-return]
+    return b.fmod(x, y)
 
 
 @recorded
 def _pow(b: Builder, x: Node, y: Node) -> Node:
-    return b.pow(x, y)  # type: ignore[no-any-return]
+    return b.pow(x, y)
 
 
 @recorded
 def _maximum(b: Builder, x: Node, y: Node) -> Node:
-    return b.maximum(x, y)  # type: ignore[no-any-return]
+    return b.maximum(x, y)
 
 
 @recorded
 def _minimum(b: Builder, x: Node, y: Node) -> Node:
-    return b.minimum(x, y)  # type: ignore[no-any-return]
+    return b.minimum(x, y)
 
 
 def _float_binary(op: str) -> Callable[..., Node]:
@@ -229,7 +229,7 @@ def _power(b: Builder, x: Node, exponent: int) -> Node:
     if exponent == 0:
         return b.full(1, x.dtype, x.shape)
     if exponent < 0:
-        return b.reciprocal(_power(b, x, -exponent))  # type: ignore[no-any-return]
+        return b.reciprocal(_power(b, x, -exponent))
     result: Node | None = None
     square = x
     while exponent:
@@ -243,7 +243,7 @@ def _power(b: Builder, x: Node, exponent: int) -> Node:
 
 
 def _root(b: Builder, x: Node, half: float) -> Node:
-    return b.sqrt(x) if half > 0 else b.rsqrt(x)  # type: ignore[no-any-return]
+    return b.sqrt(x) if half > 0 else b.rsqrt(x)
 
 
 def _cast_node(b: Builder, x: Node, dtype: Any) -> Node:
@@ -258,14 +258,14 @@ def pow(input: Any, exponent: Any) -> Tensor:
         x = input if input._dtype is dtype else apply(_cast_node, (input,), (dtype,))
         if dtype.is_float:
             if exponent in (0.5, -0.5):
-                return apply(_root, (x,), (float(exponent),))
+                return apply(_root, (x,), (float(exponent),))  # type: ignore[no-any-return]
             if float(exponent).is_integer() and -2 <= exponent <= 4:
-                return apply(_power, (x,), (int(exponent),))
+                return apply(_power, (x,), (int(exponent),))  # type: ignore[no-any-return]
         else:
             if exponent < 0:
                 raise RuntimeError("Integers to negative integer powers are not allowed.")
             if exponent <= 64:
-                return apply(_power, (x,), (int(exponent),))
+                return apply(_power, (x,), (int(exponent),))  # type: ignore[no-any-return]
     return strict(_pow, input, exponent, "pow")
 
 
@@ -313,15 +313,15 @@ def minimum(input: Tensor, other: Tensor) -> Tensor:
 @recorded
 def _fmax(b: Builder, x: Node, y: Node) -> Node:
     if not x.dtype.is_float:
-        return b.maximum(x, y)  # type: ignore[no-any-return]
-    return b.select(b.isnan(x), y, b.select(b.isnan(y), x, b.maximum(x, y)))  # type: ignore[no-any-return]
+        return b.maximum(x, y)
+    return b.select(b.isnan(x), y, b.select(b.isnan(y), x, b.maximum(x, y)))
 
 
 @recorded
 def _fmin(b: Builder, x: Node, y: Node) -> Node:
     if not x.dtype.is_float:
-        return b.minimum(x, y)  # type: ignore[no-any-return]
-    return b.select(b.isnan(x), y, b.select(b.isnan(y), x, b.minimum(x, y)))  # type: ignore[no-any-return]
+        return b.minimum(x, y)
+    return b.select(b.isnan(x), y, b.select(b.isnan(y), x, b.minimum(x, y)))
 
 
 @both()
@@ -377,25 +377,25 @@ def logical_xor(input: Any, other: Any) -> Tensor:
 
 
 def _logical_not(b: Builder, x: Node) -> Node:
-    return b.not_(truth(b, x))  # type: ignore[no-any-return]
+    return b.not_(truth(b, x))
 
 
 @both()
 def logical_not(input: Tensor) -> Tensor:
     """The opposite truth."""
-    return apply(_logical_not, (input,))
+    return apply(_logical_not, (input,))  # type: ignore[no-any-return]
 
 
 def _not(b: Builder, x: Node) -> Node:
     if x.dtype.is_float:
         raise DTypeError("~ (operator.invert) is only implemented on integer and Boolean-type tensors")
-    return b.not_(x)  # type: ignore[no-any-return]
+    return b.not_(x)
 
 
 @both()
 def bitwise_not(input: Tensor) -> Tensor:
     """Every bit flipped; logical for bool."""
-    return apply(_not, (input,))
+    return apply(_not, (input,))  # type: ignore[no-any-return]
 
 
 def _bitwise(fn: Callable[..., Node], name: str) -> Callable[[Any, Any], Any]:

@@ -33,19 +33,19 @@ def matmul_node(b: Builder, x: Node, y: Node) -> Node:
                          f"the first is {x.shape[-1]}, the {what} of the second is {inner}")
     lx, ly = len(x.shape), len(y.shape)
     if ly == 1:
-        return b.dot(x, y, contract_a=(lx - 1,), contract_b=(0,))  # type: ignore[no-any-return]
+        return b.dot(x, y, contract_a=(lx - 1,), contract_b=(0,))
     if lx == 1:
         if ly == 2:
-            return b.dot(x, y, contract_a=(0,), contract_b=(0,))  # type: ignore[no-any-return]
+            return b.dot(x, y, contract_a=(0,), contract_b=(0,))
         rows = b.reshape(x, shape=(1, x.shape[0]))
         out = matmul_node(b, rows, y)
-        return b.reshape(out, shape=(*out.shape[:-2], out.shape[-1]))  # type: ignore[no-any-return]
+        return b.reshape(out, shape=(*out.shape[:-2], out.shape[-1]))
     if ly == 2:
-        return b.dot(x, y, contract_a=(lx - 1,), contract_b=(0,))  # type: ignore[no-any-return]
+        return b.dot(x, y, contract_a=(lx - 1,), contract_b=(0,))
     batch = broadcast_shapes(x.shape[:-2], y.shape[:-2])
     x, y = expand(b, x, (*batch, *x.shape[-2:])), expand(b, y, (*batch, *y.shape[-2:]))
     n = len(batch)
-    return b.dot(x, y, contract_a=(n + 1,), contract_b=(n,),  # type: ignore[no-any-return]
+    return b.dot(x, y, contract_a=(n + 1,), contract_b=(n,),
                  batch_a=tuple(range(n)), batch_b=tuple(range(n)))
 
 
@@ -57,8 +57,8 @@ def linear_node(b: Builder, x: Node, weight: Node, bias: Node | None) -> Node:
     _same_dtype(x, weight)
     out = b.dot(x, weight, contract_a=(len(x.shape) - 1,), contract_b=(len(weight.shape) - 1,))
     if bias is None:
-        return out  # type: ignore[no-any-return]
-    return b.add(out, expand(b, cast(b, bias, out.dtype), out.shape))  # type: ignore[no-any-return]
+        return out
+    return b.add(out, expand(b, cast(b, bias, out.dtype), out.shape))
 
 
 @both()
@@ -146,7 +146,7 @@ def _outer(b: Builder, x: Node, y: Node) -> Node:
         raise ShapeError(f"outer: Expected 1-D argument self, but got {len(x.shape)}-D and {len(y.shape)}-D")
     d = common_dtype((x, y))
     shape = (x.shape[0], y.shape[0])
-    return b.mul(b.broadcast(cast(b, x, d), shape=shape, dims=(0,)),  # type: ignore[no-any-return]
+    return b.mul(b.broadcast(cast(b, x, d), shape=shape, dims=(0,)),
                  b.broadcast(cast(b, y, d), shape=shape, dims=(1,)))
 
 
@@ -214,9 +214,9 @@ def _tensordot(b: Builder, x: Node, y: Node, axes_x: tuple[int, ...], axes_y: tu
     if not axes_x:
         shape = (*x.shape, *y.shape)
         n = len(x.shape)
-        return b.mul(b.broadcast(x, shape=shape, dims=tuple(range(n))),  # type: ignore[no-any-return]
+        return b.mul(b.broadcast(x, shape=shape, dims=tuple(range(n))),
                      b.broadcast(y, shape=shape, dims=tuple(range(n, len(shape)))))
-    return b.dot(x, y, contract_a=axes_x, contract_b=axes_y)  # type: ignore[no-any-return]
+    return b.dot(x, y, contract_a=axes_x, contract_b=axes_y)
 
 
 @function()
@@ -357,7 +357,7 @@ def kron(input: Tensor, other: Tensor) -> Tensor:
     y = other.reshape((1,) * (rank - other.dim()) + tuple(other._shape))
     wide_x = x.reshape(tuple([e for d in x._shape for e in (d, 1)]))
     wide_y = y.reshape(tuple([e for d in y._shape for e in (1, d)]))
-    return (wide_x * wide_y).reshape(tuple([a * c for a, c in zip(x._shape, y._shape, strict=True)]))
+    return (wide_x * wide_y).reshape(tuple([a * c for a, c in zip(x._shape, y._shape, strict=True)]))  # type: ignore[no-any-return]
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -99,7 +99,7 @@ def _var(b: Builder, x: Node, axes: tuple[int, ...], correction: float) -> Node:
 
 @_reduce
 def _std(b: Builder, x: Node, axes: tuple[int, ...], correction: float) -> Node:
-    return b.sqrt(variance(b, x, axes, correction))  # type: ignore[no-any-return]
+    return b.sqrt(variance(b, x, axes, correction))
 
 
 def _extreme(op: str) -> Callable[..., Node]:
@@ -382,22 +382,22 @@ def logsumexp(input: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
 def _norm(b: Builder, x: Node, axes: tuple[int, ...], p: float) -> Node:
     x = floating(b, x)
     if p == 0:
-        return b.sum(cast(b, b.ne(x, b.like(0, x)), x.dtype), axes=axes)  # type: ignore[no-any-return]
+        return b.sum(cast(b, b.ne(x, b.like(0, x)), x.dtype), axes=axes)
     size = b.abs(x)
     if not axes:
-        return size  # type: ignore[no-any-return]
+        return size
     if p == math.inf:
-        return b.max(size, axes=axes)  # type: ignore[no-any-return]
+        return b.max(size, axes=axes)
     if p == -math.inf:
-        return b.min(size, axes=axes)  # type: ignore[no-any-return]
+        return b.min(size, axes=axes)
     if p == 1:
-        return b.sum(size, axes=axes)  # type: ignore[no-any-return]
+        return b.sum(size, axes=axes)
     if p == 2:
         total = b.sum(b.mul(x, x), axes=axes)
         zero = b.eq(total, b.like(0, total))  # the gradient at 0 is 0, as in PyTorch
         root = b.sqrt(b.select(zero, b.like(1, total), total))
-        return b.select(zero, b.full(0, total.dtype, total.shape), root)  # type: ignore[no-any-return]
-    return b.pow(b.sum(b.pow(size, b.like(p, x)), axes=axes), b.like(1.0 / p, x))  # type: ignore[no-any-return]
+        return b.select(zero, b.full(0, total.dtype, total.shape), root)
+    return b.pow(b.sum(b.pow(size, b.like(p, x)), axes=axes), b.like(1.0 / p, x))
 
 
 @both()
@@ -418,7 +418,7 @@ def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
 # --- cumulative -------------------------------------------------------------------------------------------------------
 def _cumsum(b: Builder, x: Node, axis: int, dtype: DType | None) -> Node:
     x = cast(b, x, dtype or (x.dtype if x.dtype.is_float else i64))
-    return b.cumsum(x, axis=axis) if x.shape else x  # type: ignore[no-any-return]
+    return b.cumsum(x, axis=axis) if x.shape else x
 
 
 @both()
@@ -429,7 +429,7 @@ def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
 
 def _triangle(b: Builder, n: int) -> Node:
     """[n, n], true where column ≤ row."""
-    return b.ge(b.iota(shape=(n, n), axis=0, dtype=i64),  # type: ignore[no-any-return]
+    return b.ge(b.iota(shape=(n, n), axis=0, dtype=i64),
                 b.iota(shape=(n, n), axis=1, dtype=i64))
 
 
@@ -441,14 +441,14 @@ def _prefixes(b: Builder, x: Node, axis: int, fill: Any) -> Node:
     shape = (*moved.shape[:-1], n, n)
     wide = b.broadcast(moved, shape=shape, dims=(*range(len(shape) - 2), len(shape) - 1))
     mask = b.broadcast(_triangle(b, n), shape=shape, dims=(len(shape) - 2, len(shape) - 1))
-    return b.select(mask, wide, b.like(fill, x))  # type: ignore[no-any-return]
+    return b.select(mask, wide, b.like(fill, x))
 
 
 def _unprefix(b: Builder, reduced: Node, rank: int, axis: int) -> Node:
     """The reduced prefixes with their axis back in place."""
     back = list(range(rank - 1))
     back.insert(axis, rank - 1)
-    return b.permute(reduced, dims=tuple(back))  # type: ignore[no-any-return]
+    return b.permute(reduced, dims=tuple(back))
 
 
 def _cumprod(b: Builder, x: Node, axis: int, dtype: DType | None) -> Node:
@@ -597,7 +597,7 @@ def quantile(input: Tensor, q: Any, dim: int | None = None, keepdim: bool = Fals
         part = a + (c - a) * (at - low)
         results.append(part.unsqueeze(axis) if keepdim and dim is not None else part)
     if not many:
-        return results[0]
+        return results[0]  # type: ignore[no-any-return]
     from .ops_join import stack
 
     return stack(results, 0)

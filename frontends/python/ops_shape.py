@@ -80,7 +80,7 @@ def view_dtype(self: Tensor, dtype: Any) -> Tensor:
 
 
 def _bitcast(b: Builder, x: Node, dtype: Any) -> Node:
-    return b.bitcast(x, dtype=dtype)  # type: ignore[no-any-return]
+    return b.bitcast(x, dtype=dtype)
 
 
 @both()
@@ -103,7 +103,7 @@ def over_same(t: Tensor) -> Tensor:
 
 
 def _reshape(b: Builder, x: Node, shape: tuple[int, ...]) -> Node:
-    return b.reshape(x, shape=shape)  # type: ignore[no-any-return]
+    return b.reshape(x, shape=shape)
 
 
 @method()

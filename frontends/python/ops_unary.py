@@ -64,12 +64,12 @@ def _neg(b: Builder, x: Node) -> Node:
         raise DTypeError("Negation, the `-` operator, on a bool tensor is not supported. If you are trying to invert "
                          "a mask, use the `~` or `logical_not()` operator instead.")
     if x.dtype.kind == "uint":
-        return b.sub(b.like(0, x), x)  # type: ignore[no-any-return]
-    return b.neg(x)  # type: ignore[no-any-return]
+        return b.sub(b.like(0, x), x)
+    return b.neg(x)
 
 
 def _abs(b: Builder, x: Node) -> Node:
-    return x if x.dtype.kind in ("uint", "bool") else b.abs(x)  # type: ignore[no-any-return]
+    return x if x.dtype.kind in ("uint", "bool") else b.abs(x)
 
 
 def _sign(b: Builder, x: Node) -> Node:
@@ -77,7 +77,7 @@ def _sign(b: Builder, x: Node) -> Node:
         return x
     if x.dtype.kind == "uint":
         return cast(b, b.ne(x, b.like(0, x)), x.dtype)
-    return b.sign(x)  # type: ignore[no-any-return]
+    return b.sign(x)
 
 
 def _one(record: Callable[..., Node], *names: str) -> Callable[[Tensor], Tensor]:
@@ -101,12 +101,12 @@ relu = _one(lambda b, x: b.maximum(x, b.like(0, x)), "relu")
 
 def _deg2rad(b: Builder, x: Node) -> Node:
     x = floating(b, x)
-    return b.mul(x, b.like(math.pi / 180, x))  # type: ignore[no-any-return]
+    return b.mul(x, b.like(math.pi / 180, x))
 
 
 def _rad2deg(b: Builder, x: Node) -> Node:
     x = floating(b, x)
-    return b.mul(x, b.like(180 / math.pi, x))  # type: ignore[no-any-return]
+    return b.mul(x, b.like(180 / math.pi, x))
 
 
 def _sinc(b: Builder, x: Node) -> Node:
@@ -114,7 +114,7 @@ def _sinc(b: Builder, x: Node) -> Node:
     scaled = b.mul(x, b.like(math.pi, x))
     zero = b.eq(x, b.like(0, x))
     safe = b.select(zero, b.like(1, x), scaled)
-    return b.select(zero, b.like(1, x), b.div(b.sin(safe), safe))  # type: ignore[no-any-return]
+    return b.select(zero, b.like(1, x), b.div(b.sin(safe), safe))
 
 
 deg2rad, rad2deg, sinc = _one(_deg2rad, "deg2rad"), _one(_rad2deg, "rad2deg"), _one(_sinc, "sinc")
@@ -124,11 +124,11 @@ def _round(b: Builder, x: Node, decimals: int) -> Node:
     if not x.dtype.is_float:
         return x
     if decimals == 0:
-        return b.round(x)  # type: ignore[no-any-return]
+        return b.round(x)
     ten = b.like(10.0 ** builtins.abs(decimals), x)
     if decimals > 0:
-        return b.div(b.round(b.mul(x, ten)), ten)  # type: ignore[no-any-return]
-    return b.mul(b.round(b.div(x, ten)), ten)  # type: ignore[no-any-return]
+        return b.div(b.round(b.mul(x, ten)), ten)
+    return b.mul(b.round(b.div(x, ten)), ten)
 
 
 @both()
@@ -164,7 +164,7 @@ def _signbit(b: Builder, x: Node) -> Node:
     if not x.dtype.is_float:
         return b.lt(x, b.like(0, x)) if x.dtype.kind == "int" else b.full(False, boolean, x.shape)
     x = cast(b, x, f32) if x.dtype.bits == 16 else x
-    return b.or_(b.lt(x, b.like(0, x)), b.lt(b.reciprocal(x), b.like(0, x)))  # type: ignore[no-any-return]
+    return b.or_(b.lt(x, b.like(0, x)), b.lt(b.reciprocal(x), b.like(0, x)))
 
 
 signbit = _one(_signbit, "signbit")
@@ -174,13 +174,13 @@ signbit = _one(_signbit, "signbit")
 def _copysign(b: Builder, x: Node, y: Node) -> Node:
     x, y = floating(b, x), floating(b, y)
     size = b.abs(x)
-    return b.select(_signbit(b, y), b.neg(size), size)  # type: ignore[no-any-return]
+    return b.select(_signbit(b, y), b.neg(size), size)
 
 
 @both()
 def copysign(input: Tensor, other: Any) -> Tensor:
     """`input`'s size with `other`'s sign."""
-    return strict(_copysign, input, other, "copysign")  # type: ignore[no-any-return]
+    return strict(_copysign, input, other, "copysign")
 
 
 @recorded
@@ -188,13 +188,13 @@ def _hypot(b: Builder, x: Node, y: Node) -> Node:
     x, y = b.abs(x), b.abs(y)
     big, small = b.maximum(x, y), b.minimum(x, y)
     ratio = b.div(small, b.select(b.eq(big, b.like(0, x)), b.like(1, x), big))
-    return b.mul(big, b.sqrt(b.add(b.like(1, x), b.mul(ratio, ratio))))  # type: ignore[no-any-return]
+    return b.mul(big, b.sqrt(b.add(b.like(1, x), b.mul(ratio, ratio))))
 
 
 @both()
 def hypot(input: Tensor, other: Tensor) -> Tensor:
     """`sqrt(input² + other²)` without overflow."""
-    return strict(_hypot, input, other, "hypot")  # type: ignore[no-any-return]
+    return strict(_hypot, input, other, "hypot")
 
 
 @recorded
@@ -203,13 +203,13 @@ def _logaddexp(b: Builder, x: Node, y: Node) -> Node:
     gap = b.neg(b.abs(b.sub(x, y)))
     same = b.eq(x, y)  # equal infinities: the gap would be NaN
     safe = b.select(same, b.like(0, x), gap)
-    return b.add(big, b.log1p(b.exp(safe)))  # type: ignore[no-any-return]
+    return b.add(big, b.log1p(b.exp(safe)))
 
 
 @both()
 def logaddexp(input: Tensor, other: Tensor) -> Tensor:
     """`log(exp(input) + exp(other))`, without overflow."""
-    return strict(_logaddexp, input, other, "logaddexp")  # type: ignore[no-any-return]
+    return strict(_logaddexp, input, other, "logaddexp")
 
 
 @both()
@@ -224,20 +224,20 @@ def _xlogy(b: Builder, x: Node, y: Node) -> Node:
     x, y = floating(b, x), floating(b, y)
     zero = b.and_(b.eq(x, b.like(0, x)), b.not_(b.isnan(y)))
     safe = b.select(zero, b.like(1, y), y)
-    return b.mul(x, b.log(safe))  # type: ignore[no-any-return]
+    return b.mul(x, b.log(safe))
 
 
 @both()
 def xlogy(input: Any, other: Any) -> Tensor:
     """`input * log(other)`, 0 where input is 0."""
-    return strict(_xlogy, input, other, "xlogy")  # type: ignore[no-any-return]
+    return strict(_xlogy, input, other, "xlogy")
 
 
 def _logit(b: Builder, x: Node, eps: float | None) -> Node:
     x = floating(b, x)
     if eps is not None:
         x = b.clamp(x, b.like(eps, x), b.like(1 - eps, x))
-    return b.log(b.div(x, b.sub(b.like(1, x), x)))  # type: ignore[no-any-return]
+    return b.log(b.div(x, b.sub(b.like(1, x), x)))
 
 
 @both()

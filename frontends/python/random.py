@@ -109,11 +109,11 @@ FUNCTIONS["set_rng_state"] = default_generator.set_state
 
 # --- draws ------------------------------------------------------------------------------------------------------------
 def _bits(b: Builder, state: Node, shape: tuple[int, ...]) -> Node:
-    return b.random_bits(state, shape=shape)  # type: ignore[no-any-return]
+    return b.random_bits(state, shape=shape)
 
 
 def _advance(b: Builder, state: Node, count: int) -> Node:
-    return b.random_advance(state, count=count)  # type: ignore[no-any-return]
+    return b.random_advance(state, count=count)
 
 
 def draw(shape: tuple[int, ...], generator: Generator | None = None) -> Node:
@@ -142,7 +142,7 @@ def uniform_node(b: Builder, bits: Node, dtype: DType) -> Node:
         top = b.cast(b.shr(high, b.scalar(5, u32)), dtype=f64)
         bottom = b.cast(b.shr(low, b.scalar(6, u32)), dtype=f64)
         joined = b.add(b.mul(top, b.scalar(67108864.0, f64)), bottom)
-        return b.mul(joined, b.scalar(2.0 ** -53, f64))  # type: ignore[no-any-return]
+        return b.mul(joined, b.scalar(2.0 ** -53, f64))
     kept = {"f32": 24, "f16": 11, "bf16": 8}[dtype.name]
     value = b.cast(b.shr(bits, b.scalar(32 - kept, u32)), dtype=f32)
     return cast(b, b.mul(value, b.scalar(2.0 ** -kept, f32)), dtype)
@@ -304,7 +304,7 @@ def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | N
 def _affine(b: Builder, x: Node, scale: Node, shift: Node) -> Node:
     scale, shift = cast(b, scale, x.dtype), cast(b, shift, x.dtype)
     x, scale, shift = align(b, x, scale, shift)
-    return b.add(b.mul(x, scale), shift)  # type: ignore[no-any-return]
+    return b.add(b.mul(x, scale), shift)
 
 
 @function("normal")
@@ -316,7 +316,7 @@ def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Gene
 
         shape = broadcast_shapes(*[tuple(x._shape) for x in (mean, std) if isinstance(x, Tensor)])
         base = randn(shape, generator=generator, dtype=(mean if isinstance(mean, Tensor) else std).dtype)
-        return base * std + mean
+        return base * std + mean  # type: ignore[no-any-return]
     if size is None:
         raise TypeError("normal() needs a size when mean and std are numbers")
     return _finish(randn(size, generator=generator, dtype=dtype, device=device) * std + mean, requires_grad)
@@ -332,7 +332,7 @@ def _race(b: Builder, weights: Node, bits: Node) -> Node:
     weights = cast(b, weights, f32)
     u = b.add(uniform_node(b, bits, f32), b.scalar(2.0 ** -25, f32))
     clock = b.div(b.neg(b.log(u)), weights)
-    return b.select(b.gt(weights, b.like(0, weights)), clock, b.like(math.inf, clock))  # type: ignore[no-any-return]
+    return b.select(b.gt(weights, b.like(0, weights)), clock, b.like(math.inf, clock))
 
 
 def _without_replacement(b: Builder, weights: Node, bits: Node, count: int) -> Node:
@@ -356,7 +356,7 @@ def _with_replacement(b: Builder, weights: Node, bits: Node, count: int) -> Node
     positive = b.gt(weights, b.like(0, weights))
     from_end = b.argmax(cast(b, b.flip(positive, axes=(axis,)), f32), axes=(axis,))
     last = b.sub(b.cast(b.extent(value=n - 1), dtype=i64), from_end)
-    return b.minimum(below, b.broadcast(last, shape=below.shape, dims=tuple(range(rank - 1))))  # type: ignore[no-any-return]
+    return b.minimum(below, b.broadcast(last, shape=below.shape, dims=tuple(range(rank - 1))))
 
 
 @both()
@@ -396,7 +396,7 @@ def _prepare(t: Tensor, name: str) -> None:
 
 
 def _scaled_uniform(b: Builder, bits: Node, low: Node, width: Node, dtype: DType) -> Node:
-    return b.add(b.mul(uniform_node(b, bits, dtype), width), low)  # type: ignore[no-any-return]
+    return b.add(b.mul(uniform_node(b, bits, dtype), width), low)
 
 
 @method()
@@ -414,7 +414,7 @@ def uniform_(self: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Generat
 
 
 def _scaled_normal(b: Builder, bits: Node, mean: Node, std: Node, dtype: DType) -> Node:
-    return b.add(b.mul(normal_node(b, bits, dtype), std), mean)  # type: ignore[no-any-return]
+    return b.add(b.mul(normal_node(b, bits, dtype), std), mean)
 
 
 @method()
@@ -439,7 +439,7 @@ def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Generator | Non
 
 
 def _divide(b: Builder, x: Node, y: Node) -> Node:
-    return b.div(x, y)  # type: ignore[no-any-return]
+    return b.div(x, y)
 
 
 @method()
@@ -468,13 +468,13 @@ def random_(self: Tensor, *bounds: int, generator: Generator | None = None, **kw
 
 def dropout_mask(b: Builder, bits: Node, keep: Node) -> Node:
     """True with probability `keep` (rank 0, float32)."""
-    return b.lt(uniform_node(b, bits, f32), keep)  # type: ignore[no-any-return]
+    return b.lt(uniform_node(b, bits, f32), keep)
 
 
 def _dropout(b: Builder, x: Node, bits: Node, keep: Node) -> Node:
     mask = dropout_mask(b, bits, keep)
     scale = cast(b, b.div(b.scalar(1.0, f32), keep), x.dtype)
-    return b.select(mask, b.mul(x, scale), b.like(0, x))  # type: ignore[no-any-return]
+    return b.select(mask, b.mul(x, scale), b.like(0, x))
 
 
 def dropout(input: Tensor, p: float, shape: tuple[int, ...] | None = None) -> Tensor:
@@ -493,7 +493,7 @@ def dropout(input: Tensor, p: float, shape: tuple[int, ...] | None = None) -> Te
 def _dropout_shared(b: Builder, x: Node, bits: Node, keep: Node) -> Node:
     mask = expand(b, dropout_mask(b, bits, keep), x.shape)
     scale = cast(b, b.div(b.scalar(1.0, f32), keep), x.dtype)
-    return b.select(mask, b.mul(x, scale), b.like(0, x))  # type: ignore[no-any-return]
+    return b.select(mask, b.mul(x, scale), b.like(0, x))
 
 
 class fork_rng:
