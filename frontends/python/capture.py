@@ -193,9 +193,9 @@ def finish(capture: Capture, returned: list[Tensor], tree: Any, keep_grads: bool
         capture.restore_grads()
         raise
     for ref in trace.pending:
-        cell = ref()
-        if cell is not None and cell.buffer is not None:
-            cell.stale = False
+        pending = ref()
+        if pending is not None and pending.buffer is not None:
+            pending.stale = False
     _close([])
     return entry
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -94,7 +95,7 @@ def set_default_dtype(d: dtype) -> None:
     if not element.is_float:
         raise DTypeError("only floating-point types are supported as the default type")
     _default = element
-    promote_number.cache_clear()
+    _promote_number.cache_clear()
 
 
 def resolve(d: Any) -> DType:
@@ -160,8 +161,7 @@ def promote_ranked(a: DType, a_scalar: bool, b: DType, b_scalar: bool) -> DType:
 
 
 @cache
-def promote_number(a: DType, kind: Any) -> DType:
-    """Promotion of a tensor with a Python number, which never widens within a category."""
+def _promote_number(a: DType, kind: Any) -> DType:
     if kind is bool:
         return a
     if kind is int:
@@ -169,12 +169,16 @@ def promote_number(a: DType, kind: Any) -> DType:
     if kind is float:
         return a if a.is_float else _default
     if issubclass(kind, (bool, np.bool_)):
-        return promote_number(a, bool)
+        return _promote_number(a, bool)
     if issubclass(kind, (int, np.integer)):
-        return promote_number(a, int)
+        return _promote_number(a, int)
     if issubclass(kind, (float, np.floating)):
-        return promote_number(a, float)
+        return _promote_number(a, float)
     raise DTypeError(f"unsupported operand type: {kind.__name__}")
+
+
+# Promotion of a tensor with a Python number of some type, which never widens within a category.
+promote_number = cast("Callable[[DType, Any], DType]", _promote_number)
 
 
 def result_type(a: Any, b: Any) -> dtype:

@@ -85,7 +85,7 @@ def _choice(value: Any, other: Any) -> Any:
 
 
 @function()
-def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
+def where(condition: Any, input: Any = None, other: Any = None) -> Any:
     """`input` where the condition holds, else `other`; with the condition alone, the indices of its true elements."""
     if input is None and other is None:
         from .ops_index import nonzero
