@@ -9,7 +9,7 @@ import numpy as np
 
 from ..creation import as_tensor, tensor
 from ..dtypes import float64
-from ..ops_shape import stack
+from ..ops_join import stack
 from ..tensor import Tensor, from_array
 
 
