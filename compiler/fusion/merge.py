@@ -140,7 +140,7 @@ class Merger:
             return None
         if first.core is not None and second.core is not None:
             return None
-        if _scalar(first) and not _scalar(second):
+        if is_scalar(first) and not is_scalar(second):
             return None
         merged = Group(first.members | second.members, {}, first.repeated | second.repeated,
                        first.core or second.core, [*first.reductions, *second.reductions])
@@ -188,6 +188,6 @@ class Merger:
         flow.add_edges_from((merged, t) for t in targets)
 
 
-def _scalar(group: Group) -> bool:
+def is_scalar(group: Group) -> bool:
     """Whether a group computes single values from single values."""
     return not group.reductions and group.core is None and not any(n.tensor_type.rank for n in group.members)

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 
 from ...ir.dims import evaluate
 from ...ir.graph import Graph
-from ..schedule import producer, schedule
+from ...ir.node import Node
+from ..schedule import producer, root, schedule
+
+Cell = tuple[Node, int]
 
 
 def peak_bytes(graph: Graph, sizes: Mapping[str, int]) -> int:
@@ -17,21 +20,26 @@ def peak_bytes(graph: Graph, sizes: Mapping[str, int]) -> int:
     """
     order = schedule(graph, sizes).launches
     step = {n: i for i, n in enumerate(order)}
-    kept = {producer(o) for o in graph.outputs}
-    last = dict(step)
+    kept = set(map(_cell, graph.outputs))
+    last: dict[Cell, int] = {(n, k): step[n] for n in order for k in range(len(n.result_types))}
     for n in order:
-        for i in n.inputs:
-            source = producer(i)
-            if source in step:
-                last[source] = max(last[source], step[n])
+        for cell in map(_cell, n.inputs):
+            if cell in last:
+                last[cell] = max(last[cell], step[n])
     change = [0] * (len(order) + 1)
-    for n in order:
-        if n not in kept:
-            nbytes = sum(evaluate(t.nbytes, sizes) for t in n.result_types)
+    for (n, k), end in last.items():
+        if (n, k) not in kept:
+            nbytes = evaluate(n.result_types[k].nbytes, sizes)
             change[step[n]] += nbytes
-            change[last[n] + 1] -= nbytes
+            change[end + 1] -= nbytes
     peak = alive = 0
     for delta in change:
         alive += delta
         peak = max(peak, alive)
     return peak
+
+
+def _cell(node: Node) -> Cell:
+    """The launch behind a value, and which of its results."""
+    node = root(node)
+    return producer(node), node.attrs.index if node.op.name == "result" else 0

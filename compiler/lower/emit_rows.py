@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ...ir.dims import Dim, product
 from .emit_map import Emitted
-from .fold import BLOCK, LANES, Accumulator, BlockFold, plain_pass
+from .fold import BLOCK, Accumulator, BlockFold, plain_pass
 from .kernel_ir import Kernel
+from .lanes import LANES
 from .schedule import Pass, Schedule
 from .source import Writer, storage
 
@@ -78,7 +79,7 @@ class _Rows:
             w.line(f"stop = min(first + {BLOCK}, {length})")
             BlockFold(w, reduced, accumulators, body).block("first", "stop")
             for a in accumulators:
-                a.merge(w, a.totals, a.lane("0"))
+                a.merge(w, a.totals, a.block)
         for a in accumulators:
             w.line(f"{a.reduce.name} = {a.result(a.totals[-1])}")
 

@@ -10,8 +10,9 @@ from dataclasses import replace
 from ...ir.dims import Dim, product
 from .emit_map import Emitted
 from .errors import CannotLower
-from .fold import BLOCK, LANES, Accumulator, BlockFold
+from .fold import BLOCK, Accumulator, BlockFold
 from .kernel_ir import Check, Instruction, Kernel, Load, Operand, Reduce, Store
+from .lanes import LANES
 from .schedule import Schedule
 from .source import Writer
 
@@ -59,7 +60,7 @@ def _partial(kernel: Kernel, schedule: Schedule, accumulators: list[Accumulator]
         w.line(f"stop = min(first + {BLOCK}, {w.extent(length)})")
         BlockFold(w, kernel.reduced, accumulators, body).block("first", "stop")
         for a in accumulators:
-            for name, lane in zip(_names(a), a.lane("0"), strict=True):
+            for name, lane in zip(_names(a), a.block, strict=True):
                 w.line(f"{name}[step] = {lane}")
     return Emitted(w.kernel(kernel, operands), operands, tuple(w.extents), blocks)
 

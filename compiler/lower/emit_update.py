@@ -20,9 +20,10 @@ from .source import Writer, module, storage
 
 
 def is_segment(built: Built) -> bool:
-    """Whether a group can be a segment: elementwise over contiguous tensors, no extent but their size."""
+    """Whether a group can be a segment: elementwise over contiguous tensors (or single values), no extent but their
+    size."""
     kernel, w = built.kernel, Writer()
-    if kernel.template != "map" or len(kernel.kept) != 1 or built.faults:
+    if kernel.template != "map" or len(kernel.kept) > 1 or built.faults:
         return False
     for i in kernel.body:
         w.instruction(i, {o.name: o for o in kernel.operands})
@@ -97,13 +98,13 @@ def _source(kernel: Kernel, shared: frozenset[str]) -> str:
         w.instruction(i, operands)
     w.line("segment = 0")
     w.line("step = begin")
-    axis = kernel.kept[0].name
     with w.block("while step < end:"):
         with w.block("while step >= extents[2 + segment]:"):
             w.line("segment += 1")
         w.line("stop = min(end, extents[2 + segment])")
-        w.line(f"first = (step - extents[1 + segment]) * {BLOCK}")
-        w.line(f"last = min(first + (stop - step) * {BLOCK}, extents[2 + segments + segment])")
+        if kernel.kept:
+            w.line(f"first = (step - extents[1 + segment]) * {BLOCK}")
+            w.line(f"last = min(first + (stop - step) * {BLOCK}, extents[2 + segments + segment])")
         for k, o in enumerate(inputs):
             slot = f"{len(common)} + segment * {len(inputs)} + {k}"
             w.line(f"{o.name} = {storage(o.dtype)}_ptr(buffers, {slot}, {len(common) + k})")
@@ -113,10 +114,11 @@ def _source(kernel: Kernel, shared: frozenset[str]) -> str:
         for i in kernel.body:
             if i not in per_point and i not in once:
                 w.instruction(i, operands)
-        with w.block(f"for {axis} in range(first, last):"):
-            for i in kernel.body:
-                if i in per_point:
-                    w.instruction(i, operands)
+        if kernel.kept:
+            with w.block(f"for {kernel.kept[0].name} in range(first, last):"):
+                for i in kernel.body:
+                    if i in per_point:
+                        w.instruction(i, operands)
         w.line("step = stop")
     body = "\n".join(["def kernel(buffers, extents, begin, end, scratch, status):", *w.lines, "    return 0"])
     return module(body, (f"update of segments, {kernel.comments[0]}",))

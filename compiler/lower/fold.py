@@ -7,11 +7,11 @@ from collections.abc import Callable
 from ...ir.dims import product
 from ...ir.dtypes import DType, i64
 from .kernel_ir import Apply, Axis, Index, Kernel, Load, Reduce
+from .lanes import LANES
 from .monoids import Monoid, monoid
 from .source import Writer, storage
 
 BLOCK = 4096
-LANES = 16
 
 
 class Accumulator:
@@ -22,6 +22,7 @@ class Accumulator:
         self.monoid: Monoid = monoid(reduce.monoid, _dtype(reduce.arg, kernel), reduce.dtype)
         count = len(self.monoid.parts)
         self.lanes = [f"lanes{p}_{reduce.name}" for p in range(count)]
+        self.block = [f"block{p}_{reduce.name}" for p in range(count)]
         self.totals = [f"total{p}_{reduce.name}" for p in range(count)]
 
     def declare(self, w: Writer, size: int) -> None:
@@ -59,6 +60,24 @@ class Accumulator:
         dtype = self.reduce.dtype
         return total if dtype is self.monoid.parts[-1] else f"{dtype}({total})"
 
+    def clear_lanes(self, w: Writer) -> None:
+        """Set all lanes to the identity."""
+        for start, name in zip(self.monoid.identity, self.lanes, strict=True):
+            w.line(f"clear_lanes({name}, {start})")
+
+    def fold_lanes(self, w: Writer) -> None:
+        """Fold the lanes by the fixed tree; the result is in `block`."""
+        if len(self.lanes) == 1:
+            w.line(f"{self.block[0]} = {self.reduce.monoid}_lanes({self.lanes[0]})")
+            return
+        width = LANES // 2
+        while width:
+            with w.block(f"for lane in range({width}):"):
+                self.merge(w, self.lane("lane"), self.lane(f"lane + {width}"))
+            width //= 2
+        for name, lanes in zip(self.block, self.lanes, strict=True):
+            w.line(f"{name} = {lanes}[0]")
+
     def lane(self, at: str) -> list[str]:
         """The lanes at an index."""
         return [f"{name}[{at}]" for name in self.lanes]
@@ -90,21 +109,16 @@ class BlockFold:
         self.w, self.axes, self.accumulators, self._body = w, axes, accumulators, body
 
     def block(self, first: str, stop: str) -> None:
-        """The lanes of one block, folded into lane 0."""
+        """The lanes of one block, and their fold in the accumulators' `block`."""
         w = self.w
-        with w.block(f"for lane in range({LANES}):"):
-            for a in self.accumulators:
-                a.clear(w, a.lane("lane"))
+        for a in self.accumulators:
+            a.clear_lanes(w)
         if len(self.axes) == 1:
             self._single(first, stop)
         else:
             self._runs(first, stop)
-        width = LANES // 2
-        while width:
-            with w.block(f"for lane in range({width}):"):
-                for a in self.accumulators:
-                    a.merge(w, a.lane("lane"), a.lane(f"lane + {width}"))
-            width //= 2
+        for a in self.accumulators:
+            a.fold_lanes(w)
 
     def _point(self, at: str, lane: str) -> None:
         self._body(at)

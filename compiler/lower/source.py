@@ -11,7 +11,7 @@ from ...ir.dtypes import DType
 from ..backend import intrinsics
 from ..kernel import STATUS_INDEX, KernelSource
 from ..mathlib import FUNCTIONS
-from . import helpers
+from . import helpers, lanes
 from .index_maps import coefficients, is_size
 from .kernel_ir import Apply, Axis, Check, Index, Instruction, Kernel, Load, Operand, Store
 from .scalars import literal
@@ -147,6 +147,8 @@ def module(body: str, comments: Iterable[str] = ()) -> str:
             homes.setdefault("backend.intrinsics", []).append(name)
         elif name in helpers.__all__:
             homes.setdefault("lower.helpers", []).append(name)
+        elif name in lanes.__all__:
+            homes.setdefault("lower.lanes", []).append(name)
         elif name.startswith("tm_"):
             _, operator, dtype = name.split("_")
             python = FUNCTIONS[operator, dtype].python
