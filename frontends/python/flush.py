@@ -34,7 +34,7 @@ def flush(reason: str) -> None:
         return
     held = _held()
     if held:
-        stats.flushes[(str(here(2).location), reason)] += 1
+        stats.flushes[here(2).location, reason] += 1
         try:
             _run(held)
         except BaseException as error:

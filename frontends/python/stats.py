@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from typing import Any
 
+from ...ir.errors import Location
 from .registry import function
 
 STARTED = time.perf_counter()
@@ -14,7 +15,7 @@ traced = 0  # distinct graphs that were traced
 compiled = 0  # graphs handed to the compiler
 interpreted = 0  # graphs of exactly rounded operators, evaluated once without compiling
 runs = 0
-flushes: Counter[tuple[str, str]] = Counter()  # (user's line, reason) -> count
+flushes: Counter[tuple[Location | None, str]] = Counter()  # (user's line, reason) -> count
 seconds_to_first_step: float | None = None
 
 
@@ -51,19 +52,30 @@ def snapshot() -> dict[str, Any]:
         "graphs_interpreted": interpreted,
         "runs": runs,
         "seconds_to_first_step": seconds_to_first_step,
-        "flushes": [{"line": line, "reason": reason, "count": n} for (line, reason), n in sorted(flushes.items())],
+        "flushes": [{"line": str(line), "reason": reason, "count": n}
+                    for (line, reason), n in sorted(flushes.items(), key=str)],
     }
+
+
+# What the compiler would say before it was asked for anything.
+_NOTHING: dict[str, Any] = {"graphs_compiled": 0, "graphs_loaded": 0, "kernels_compiled": 0, "kernels_loaded": 0,
+                            "peak_bytes": 0, "pass_seconds": 0.0, "kernel_seconds": 0.0, "graphs": []}
 
 
 @function("stats")
 def stats() -> dict[str, Any]:
-    """What this process has done: graphs traced and compiled, kernels compiled and loaded, flushes with the lines that
-    caused them, seconds from the import to the first optimizer step's result, peak bytes.
+    """What this process has done, as plain data; `tracemill run --stats FILE.json` writes it.
 
-    `graphs_traced` counts distinct traces, `graphs_requested` the graphs that the compiler was asked for,
-    `graphs_compiled` those that went through its passes (the others were found in the cache).
+    Keys:
+        graphs_traced: distinct traces; graphs_interpreted: those that ran once without being compiled.
+        graphs_requested: graphs that the compiler was asked for; graphs_compiled: those that went through its passes;
+            graphs_loaded: those whose plan was in the cache.
+        graphs: each of them: nodes, updates (optimizer groups inside), launches, kernels, peak bytes, cached.
+        kernels_compiled, kernels_loaded: made in this process; in all.
+        runs: graphs run; flushes: the script's line, why, and how often a pending trace was run.
+        seconds_to_first_step: from the import of tracemill to the first optimizer step's result; None without one.
+        peak_bytes: of temporaries, in the graph that needs most.
     """
     driver = sys.modules.get(__name__.replace(".frontends.python.stats", ".compiler.driver"))
-    below = driver.stats() if driver is not None else {"graphs_compiled": 0, "kernels_compiled": 0,
-                                                       "kernels_loaded": 0, "peak_bytes": 0}
+    below = driver.stats() if driver is not None else _NOTHING
     return snapshot() | below

@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterator
 
 import pytest
-
 from tracemill.frontends.python import stats
 from tracemill.frontends.python.flush import flush
 from tracemill.frontends.python.random import manual_seed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 import tracemill as tm
 from tracemill.frontends.python import program, stats
 from tracemill.frontends.python.autograd import grad, run_backward

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 import tracemill as tm
 from tracemill.frontends.python.flush import flush
 from tracemill.ir.errors import CaptureError, ShapeError

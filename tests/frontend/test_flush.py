@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 import tracemill as tm
 from tracemill.frontends.python import engine, program, stats, trace
 from tracemill.frontends.python.flush import flush

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 import tracemill as tm
 from tracemill.frontends.python.autograd import grad
 from tracemill.frontends.python.function import Function, once_differentiable

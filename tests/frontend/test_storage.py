@@ -6,7 +6,6 @@ import gc
 
 import numpy as np
 import pytest
-
 import tracemill as tm
 from tracemill.frontends.python import stats
 from tracemill.frontends.python.flush import flush
