@@ -322,7 +322,7 @@ def stats() -> dict[str, Any]:
     kernels, plans = store().counters, _disk().counters["plan"]
     return {
         "graphs_compiled": STATS.graphs_compiled,
-        "plans_loaded": STATS.plans_loaded,
+        "graphs_loaded": STATS.plans_loaded,
         "kernels_compiled": kernels.compiled,
         "kernels_loaded": kernels.loaded,
         "peak_bytes": STATS.peak_bytes,
