@@ -126,6 +126,7 @@ class _Level:
         self.values: dict[tuple[Node, int], Place] = {}
         self.entries: list[_Entry] = []
         self.last_reader: dict[Node, Node] = {}
+        self.borrowed: set[int] = set()  # slots of the level around, which may read them again
         for n in self.schedule.launches:
             for i in n.inputs:
                 self.last_reader[_cell(i)[0]] = n
@@ -304,6 +305,7 @@ class _Level:
                 or where.offset != 0
                 or where.strides
                 or where.slot.depth != self.depth
+                or id(where.slot.home()) in self.borrowed
                 or self.last_reader.get(cell[0]) is not node
                 or where.slot.nbytes != t.nbytes
                 or cell in self._outputs()
@@ -331,6 +333,7 @@ class _Level:
             level.values[graph.input_node(i), 0] = where
         targets: dict[tuple[Node, int], Place] = {}
         held = {id(p.slot.home()) for p in operands}
+        level.borrowed = held
         late: list[tuple[Node, Place]] = []
         for out, where in zip(graph.outputs, results, strict=True):
             cell = _cell(out)

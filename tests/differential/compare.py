@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -26,10 +26,15 @@ def reference(graph: Graph, inputs: Sequence[Array]) -> list[Array]:
     return evaluate(driver.expand_symbolic(graph), inputs)
 
 
+def copies(inputs: Sequence[Array]) -> list[Array]:
+    """Inputs to give away: donated ones are overwritten."""
+    return [a.copy() for a in inputs]
+
+
 def compiled(graph: Graph, inputs: Sequence[Array], fuse: bool = True) -> list[Array]:
     """By generated kernels."""
     run = driver.compile_graph(graph, driver.CompileOptions(fuse=fuse))
-    return run.run([a.copy() for a in inputs])
+    return run.run(copies(inputs))
 
 
 def in_python(graph: Graph, inputs: Sequence[Array], fuse: bool = True, shares: int = 1) -> list[Array]:
@@ -37,7 +42,7 @@ def in_python(graph: Graph, inputs: Sequence[Array], fuse: bool = True, shares: 
     _, emitted = driver.lower_to_plan(graph, driver.CompileOptions(fuse=fuse))
     kernels = {symbol: plain_kernel(k.source, k.entry) for symbol, k in emitted.kernels.items()}
     plan = replace(emitted.plan, entries=_finely(emitted.plan.entries)) if shares > 1 else emitted.plan
-    return run_reference(plan, kernels, [a.copy() for a in inputs], workers=shares, backwards=True)
+    return run_reference(plan, kernels, copies(inputs), workers=shares, backwards=True)
 
 
 @lru_cache(maxsize=None)
@@ -59,7 +64,7 @@ class Split:
 
     def run(self, inputs: Sequence[Array], threads: int, sizes: Mapping[str, int] | None = None) -> list[Array]:
         with num_threads(threads):
-            return self.executable.run([a.copy() for a in inputs], sizes)
+            return self.executable.run(copies(inputs), sizes)
 
 
 def _finely(entries: Sequence[Entry]) -> tuple[Entry, ...]:

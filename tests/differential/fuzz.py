@@ -1,7 +1,7 @@
 """Run many random graphs through the whole pipeline: `python tests/differential/fuzz.py --graphs 2000 [--first SEED]`.
 
-Every graph is checked forward and gradient: float64 against the reference, float32 against both. Seeds of failures are
-printed; `--show SEED` prints a graph.
+Every graph is checked forward and gradient: float64 against the reference, float32 against both. With `--all` also that
+fusion, threads and named sizes change no bit. Seeds of failures are printed; `--show SEED` prints a graph.
 """
 
 from __future__ import annotations
@@ -14,19 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from compare import assert_close_f64, assert_error_f32, compiled, reference  # noqa: E402
-from random_graphs import f32, f64, random_graph  # noqa: E402
-
-
-def check(seed: int, nodes: int = 24, fuse: bool = True) -> None:
-    """Raises AssertionError where a run of the seed's graph is off."""
-    wide, narrow = random_graph(seed, f64, nodes), random_graph(seed, f32, nodes)
-    exact = reference(wide.graph, wide.inputs)
-    for k, (a, w) in enumerate(zip(compiled(wide.graph, wide.inputs, fuse), exact, strict=True)):
-        assert_close_f64(a, w, f"seed {seed}, float64 output {k}")
-    own = reference(narrow.graph, narrow.inputs)
-    for k, (a, w, e) in enumerate(zip(compiled(narrow.graph, narrow.inputs, fuse), own, exact, strict=True)):
-        assert_error_f32(a, w, e, f"seed {seed}, float32 output {k}")
+from checks import check_all, check_values  # noqa: E402
+from random_graphs import f64, random_graph  # noqa: E402
 
 
 def main() -> int:
@@ -34,7 +23,8 @@ def main() -> int:
     parser.add_argument("--graphs", type=int, default=2000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--nodes", type=int, default=24)
-    parser.add_argument("--unfused", action="store_true")
+    parser.add_argument("--unfused", action="store_true", help="one kernel an operator")
+    parser.add_argument("--all", action="store_true", help="check bits as well as values")
     parser.add_argument("--show", type=int)
     args = parser.parse_args()
     if args.show is not None:
@@ -44,7 +34,10 @@ def main() -> int:
     start = time.perf_counter()
     for seed in range(args.first, args.first + args.graphs):
         try:
-            check(seed, args.nodes, not args.unfused)
+            if args.all:
+                check_all(seed, args.nodes)
+            else:
+                check_values(seed, args.nodes, not args.unfused)
         except Exception:
             failed.append(seed)
             print(f"seed {seed} failed\n{traceback.format_exc(limit=-3)}", flush=True)
