@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .frontends.python import functions as _functions
+from .frontends.python import functions as _functions  # noqa: F401  (registers everything)
 from .frontends.python.device import Device as device
 from .frontends.python.dtypes import (
     bfloat16,
@@ -38,7 +38,6 @@ from .frontends.python.dtypes import (
     int_ as int,
 )
 from .frontends.python.registry import FUNCTIONS as _FUNCTIONS
-from .frontends.python.tensor import Parameter as _Parameter
 from .frontends.python.tensor import Size, Tensor
 from .runtime.workers import get_num_threads, set_num_threads
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ...ir.attrs import Constant
+from ...ir.dtypes import DType
 from ...ir.graph import Graph, InputSpec
 from ...ir.node import Node, postorder
 from . import engine, stats
@@ -99,9 +100,7 @@ class Template:
         for n in self.inputs:
             index, owner = n.attrs.index, self.owners[n.attrs.index]
             if index in baked:
-                with np.errstate(all="ignore"):
-                    constant = Constant(np.array(values[index]).astype(n.dtype.numpy))
-                leaves[n] = Node.make("constant", (), {"value": constant})
+                leaves[n] = Node.make("constant", (), {"value": Constant(_element(values[index], n.dtype))})
                 continue
             leaves[n] = Node.make("input", (), {"index": len(specs), "type": n.type})
             position[index] = len(specs)
@@ -111,12 +110,18 @@ class Template:
                 self.scalars.append((len(specs), n.dtype.numpy))
             role = "hyper" if scalar else _role(owner)
             name = _unique(_base_name(owner, len(specs)), names)
-            specs.append(InputSpec(name, n.tensor_type, role, values[index] if scalar else None))
+            specs.append(InputSpec(name, n.tensor_type, role, _element(values[index], n.dtype).item() if scalar else None))
         outputs = rebuild(self.outputs, leaves.get)
         donations = tuple([None if d is None else position.get(d) for d in self.donations])
         output_names = _output_names(specs, donations)
         free = tuple(self.found.free) if self.found is not None else ()
         self.graph = Graph(_graph_name(outputs), tuple(specs), outputs, output_names, donations, free)
+
+
+def _element(value: Any, dtype: DType) -> Array:
+    """A number of the script as a rank-0 array."""
+    with np.errstate(all="ignore"):
+        return np.asarray(value).astype(dtype.numpy)
 
 
 def same_number(a: Any, b: Any) -> bool:

@@ -37,7 +37,7 @@ def test_errors_are_pytorchs() -> None:
     loss.backward()
     with pytest.raises(AutogradError, match="a second time"):
         loss.backward()
-    with pytest.raises(AutogradError, match="test_autograd.py"):
+    with pytest.raises(AutogradError, match=r"test_autograd\.py"):
         loss.backward()
     with pytest.raises(AutogradError, match="not have been used"):
         grad((w * 2.0).sum(), leaf(1.0))

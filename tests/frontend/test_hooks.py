@@ -76,7 +76,7 @@ class Cube(Function):
 
     @staticmethod
     def backward(ctx, g):  # type: ignore[no-untyped-def]
-        x, square = ctx.saved_tensors
+        _, square = ctx.saved_tensors
         return g * 3.0 * square * ctx.scale * 100.0, None
 
 
@@ -101,7 +101,7 @@ def test_custom_function_of_several_with_context_setup() -> None:
 
         @staticmethod
         def backward(ctx, g, _, d):  # type: ignore[no-untyped-def]
-            a, b = ctx.saved_tensors
+            _, b = ctx.saved_tensors
             assert ctx.needs_input_grad == (True, False, False)
             return g * b + d, None, None
 

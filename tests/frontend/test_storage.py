@@ -16,7 +16,7 @@ def values(t: tm.Tensor) -> list:
     return t.tolist()
 
 
-# --- a tensor is a view chain over a cell; an in-place write replaces the cell's value; aliasing is PyTorch's ---------
+# --- a tensor is a view chain over a cell; an in-place write replaces the cell's value; aliasing is PyTorch's --------
 @pytest.mark.parametrize("pending", [False, True])
 def test_views_see_writes_to_the_base_and_back(pending: bool) -> None:
     x = tm.zeros(2, 3)
@@ -113,7 +113,7 @@ def test_window_of_a_dataset_is_pinned_too() -> None:
     assert values(y) == [2, 3] and values(data) == [[0, 0], [3, 4]]
 
 
-# --- memory given to from_numpy is snapshotted at its first use in a pending trace -------------------------------------
+# --- memory given to from_numpy is snapshotted at its first use in a pending trace -----------------------------------
 def test_from_numpy_shares_and_is_snapshotted_at_use() -> None:
     a = np.array([1.0, 2.0], np.float32)
     x = tm.from_numpy(a)
@@ -144,7 +144,7 @@ def test_tensor_copies() -> None:
     assert x.dtype is tm.float64 and values(x) == [1, 2]
 
 
-# --- a cell exported by .numpy() or DLPack is never moved: writes flush into the same memory ---------------------------
+# --- a cell exported by .numpy() or DLPack is never moved: writes flush into the same memory -------------------------
 def test_exported_memory_is_written_in_place() -> None:
     x = tm.ones(3) * 2.0
     a = x.numpy()
@@ -192,7 +192,7 @@ def test_dlpack_shares() -> None:
     assert values(y) == [0, 1, 2]
 
 
-# --- donation only where nothing pending or returned reads the old value -----------------------------------------------
+# --- donation only where nothing pending or returned reads the old value ---------------------------------------------
 def _step(w: tm.Tensor) -> None:
     (w * w).sum().backward()
     with tm.no_grad():
@@ -250,7 +250,7 @@ def test_detached_leaf_has_its_own_gradient() -> None:
     assert values(leaf.grad) == [2, 4] and values(x.grad) == [5, 10]
 
 
-# --- autograd through in-place operators and views ------------------------------------------------------------------
+# --- autograd through in-place operators and views -------------------------------------------------------------------
 def test_leaf_in_place_is_refused() -> None:
     w = tm.ones(3, requires_grad=True)
     with pytest.raises(AutogradError, match="a leaf Variable that requires grad"):
@@ -303,7 +303,7 @@ def test_update_under_no_grad_keeps_a_history_of_values() -> None:
     assert values(w.grad) == [416, 424]
 
 
-# --- cells own their buffers ------------------------------------------------------------------------------------------
+# --- cells own their buffers -----------------------------------------------------------------------------------------
 def test_results_do_not_share_memory() -> None:
     x = tm.tensor([1.0, 2.0])
     a, b = x * 2.0, x * 2.0
