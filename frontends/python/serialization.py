@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from ...ir.dtypes import DType, dtype as by_name
+from ...ir.dtypes import DType
+from ...ir.dtypes import dtype as by_name
 from ...ir.errors import CheckpointError
 from . import device as devices
 from . import dtypes
@@ -252,7 +253,7 @@ def _decode(data: bytes, name: str) -> tuple[dict[str, tuple[Array, DType]], dic
     from safetensors import SafetensorError, deserialize
 
     try:
-        entries = deserialize(data)
+        entries: Any = deserialize(data)  # type: ignore[no-untyped-call]
         size = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8:8 + size]).get("__metadata__", {})
     except (SafetensorError, ValueError, UnicodeDecodeError) as error:

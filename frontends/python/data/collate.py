@@ -33,7 +33,7 @@ def _stacked(batch: Sequence[Tensor]) -> Tensor:
     plain = all(not t._cell.stale and not t._cell.tracked and t._dtype is first._dtype for t in batch)
     if plain and all(t._shape == first._shape for t in batch):
         return from_array(np.stack([t._array("collate") for t in batch]), first._dtype)
-    return stack(list(batch), 0)  # type: ignore[no-any-return]
+    return stack(list(batch), 0)
 
 
 def default_collate(batch: Sequence[Any]) -> Any:

@@ -74,7 +74,7 @@ class StackDataset(Dataset[Any]):
         return tuple(d[index] for d in self.datasets)
 
     def __len__(self) -> int:
-        return self._length  # type: ignore[no-any-return]
+        return self._length
 
 
 class ConcatDataset(Dataset[T_co]):
@@ -132,7 +132,8 @@ class Subset(Dataset[T_co]):
         return len(self.indices)
 
 
-def random_split(dataset: Dataset[Any], lengths: Sequence[float], generator: Generator | None = None) -> list[Subset[Any]]:
+def random_split(dataset: Dataset[Any], lengths: Sequence[float],
+                 generator: Generator | None = None) -> list[Subset[Any]]:
     """Disjoint random subsets of given lengths, or of given fractions that sum to 1."""
     total = len(dataset)  # type: ignore[arg-type]
     sizes: list[int]

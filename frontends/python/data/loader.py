@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
+from ..nn.reporting import warn
 from ..random import Generator
 from ..tensor import Tensor, from_array
 from .collate import default_collate, default_convert, materialise
@@ -63,7 +63,8 @@ class DataLoader:
         if batch_size is not None and batch_sampler is None and not self._iterable:
             assert sampler is not None
             batch_sampler = BatchSampler(sampler, batch_size, drop_last)
-        self.batch_size, self.drop_last, self.sampler, self.batch_sampler = batch_size, drop_last, sampler, batch_sampler
+        self.batch_size, self.drop_last = batch_size, drop_last
+        self.sampler, self.batch_sampler = sampler, batch_sampler
         if collate_fn is None:
             collate_fn = default_collate if self._auto_collation else default_convert
         self.collate_fn = collate_fn
@@ -130,8 +131,8 @@ class _Batches:
         batch = next(self._batches)
         self._given += 1
         if self._loader._iterable and self._length is not None and self._given > self._length:
-            warnings.warn(f"Length of IterableDataset was reported to be {self._length} (when accessing len(dataloader)), "
-                          f"but {self._given} samples have been fetched.", stacklevel=2)
+            warn(f"Length of IterableDataset was reported to be {self._length} (when accessing len(dataloader)), "
+                          f"but {self._given} samples have been fetched.")
         return batch
 
 
@@ -194,7 +195,7 @@ def _places(indices: Any, places: Array | None) -> Array:
 def _gathered(t: Tensor, indices: Array) -> Tensor:
     array = t._array("a batch")
     first, count = (int(indices[0]), len(indices)) if len(indices) else (0, 0)
-    if count and 0 <= first and int(indices[-1]) - first == count - 1 and np.all(np.diff(indices) == 1):
+    if count and first >= 0 and int(indices[-1]) - first == count - 1 and np.all(np.diff(indices) == 1):
         return from_array(np.array(array[first:first + count], order="C"), t._dtype)  # a run of rows: one copy
     return from_array(np.ascontiguousarray(array.take(indices, axis=0)), t._dtype)
 

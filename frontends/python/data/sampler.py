@@ -114,7 +114,8 @@ class WeightedRandomSampler(_Whole):
             running = np.cumsum(self.weights)
             last = int(np.flatnonzero(self.weights > 0)[-1])
             drawn = uniform(self.num_samples, self.generator) * running[-1]
-            return np.minimum(np.searchsorted(running, drawn, side="right"), last)
+            found: Array = np.minimum(np.searchsorted(running, drawn, side="right"), last)
+            return found
         # Exponential clocks with the weights as rates ring in the order of a draw without replacement.
         clock = np.full(len(self.weights), np.inf)
         positive = self.weights > 0

@@ -12,10 +12,11 @@ from .. import dtypes
 from ..nodes import axes_of, cast, spread
 from ..tensor import Tensor
 from ..trace import apply
+from .reporting import warn
 
 
 def _inplace(x: Tensor, value: Tensor, inplace: bool) -> Tensor:
-    return x.copy_(value) if inplace else value  # type: ignore[no-any-return]
+    return x.copy_(value) if inplace else value
 
 
 def _widened(f: Any) -> Any:
@@ -30,7 +31,7 @@ def _widened(f: Any) -> Any:
 def _relu(b: Builder, x: Node) -> Node:
     # maximum would split the gradient at 0; PyTorch's is 0 there, and NaN must stay NaN.
     zero = b.like(0, x)
-    return b.select(b.le(x, zero), zero, x)  # type: ignore[no-any-return]
+    return b.select(b.le(x, zero), zero, x)
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -40,7 +41,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
 
 def _relu6(b: Builder, x: Node) -> Node:
     zero, six = b.like(0, x), b.like(6, x)
-    return b.select(b.le(x, zero), zero, b.select(b.ge(x, six), six, x))  # type: ignore[no-any-return]
+    return b.select(b.le(x, zero), zero, b.select(b.ge(x, six), six, x))
 
 
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:
@@ -49,7 +50,7 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
 
 
 def _leaky(b: Builder, x: Node, slope: float) -> Node:
-    return b.select(b.gt(x, b.like(0, x)), x, b.mul(x, b.like(slope, x)))  # type: ignore[no-any-return]
+    return b.select(b.gt(x, b.like(0, x)), x, b.mul(x, b.like(slope, x)))
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
@@ -62,7 +63,7 @@ def _prelu(b: Builder, x: Node, w: Node) -> Node:
         w = b.broadcast(w, shape=x.shape, dims=(1,))
     else:
         w = b.reshape(w, shape=()) if w.shape else w
-    return b.select(b.gt(x, b.like(0, x)), x, b.mul(x, w))  # type: ignore[no-any-return]
+    return b.select(b.gt(x, b.like(0, x)), x, b.mul(x, w))
 
 
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
@@ -74,7 +75,7 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
 def _elu(b: Builder, x: Node, alpha: float) -> Node:
     positive = b.gt(x, b.like(0, x))
     below = b.select(positive, b.like(0, x), x)  # expm1 of a large positive x would overflow in the branch not taken
-    return b.select(positive, x, b.mul(b.expm1(below), b.like(alpha, x)))  # type: ignore[no-any-return]
+    return b.select(positive, x, b.mul(b.expm1(below), b.like(alpha, x)))
 
 
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
@@ -87,7 +88,7 @@ def _selu(b: Builder, x: Node) -> Node:
     alpha, scale = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
     positive = b.gt(x, b.like(0, x))
     below = b.select(positive, b.like(0, x), x)
-    return b.mul(b.select(positive, x, b.mul(b.expm1(below), b.like(alpha, x))), b.like(scale, x))  # type: ignore[no-any-return]
+    return b.mul(b.select(positive, x, b.mul(b.expm1(below), b.like(alpha, x))), b.like(scale, x))
 
 
 def selu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -101,8 +102,8 @@ def _gelu(b: Builder, x: Node, approximate: str) -> Node:
     if approximate == "tanh":
         inner = b.mul(b.like(math.sqrt(2 / math.pi), x),
                       b.add(x, b.mul(b.like(0.044715, x), b.mul(x, b.mul(x, x)))))
-        return b.mul(b.mul(half, x), b.add(one, b.tanh(inner)))  # type: ignore[no-any-return]
-    return b.mul(b.mul(half, x), b.add(one, b.erf(b.mul(x, b.like(math.sqrt(0.5), x)))))  # type: ignore[no-any-return]
+        return b.mul(b.mul(half, x), b.add(one, b.tanh(inner)))
+    return b.mul(b.mul(half, x), b.add(one, b.erf(b.mul(x, b.like(math.sqrt(0.5), x)))))
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
@@ -114,7 +115,7 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
 
 @_widened
 def _silu(b: Builder, x: Node) -> Node:
-    return b.mul(x, b.sigmoid(x))  # type: ignore[no-any-return]
+    return b.mul(x, b.sigmoid(x))
 
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -127,7 +128,7 @@ def _softplus(b: Builder, x: Node, beta: float, threshold: float) -> Node:
     scaled = b.mul(x, b.like(beta, x))
     linear = b.gt(scaled, b.like(threshold, x))
     safe = b.select(linear, b.like(0, x), scaled)
-    return b.select(linear, x, b.div(b.log1p(b.exp(safe)), b.like(beta, x)))  # type: ignore[no-any-return]
+    return b.select(linear, x, b.div(b.log1p(b.exp(safe)), b.like(beta, x)))
 
 
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
@@ -137,7 +138,7 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
 
 @_widened
 def _mish(b: Builder, x: Node) -> Node:
-    return b.mul(x, b.tanh(_softplus(b, x, 1.0, 20.0)))  # type: ignore[no-any-return]
+    return b.mul(x, b.tanh(_softplus(b, x, 1.0, 20.0)))
 
 
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
@@ -148,7 +149,7 @@ def mish(input: Tensor, inplace: bool = False) -> Tensor:
 @_widened
 def _hardsigmoid(b: Builder, x: Node) -> Node:
     shifted = b.div(b.add(x, b.like(3, x)), b.like(6, x))
-    return b.clamp(shifted, b.like(0, x), b.like(1, x))  # type: ignore[no-any-return]
+    return b.clamp(shifted, b.like(0, x), b.like(1, x))
 
 
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
@@ -158,7 +159,7 @@ def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
 
 @_widened
 def _hardswish(b: Builder, x: Node) -> Node:
-    return b.mul(x, _hardsigmoid(b, x))  # type: ignore[no-any-return]
+    return b.mul(x, _hardsigmoid(b, x))
 
 
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
@@ -172,7 +173,7 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
 
 
 def _softsign(b: Builder, x: Node) -> Node:
-    return b.div(x, b.add(b.abs(x), b.like(1, x)))  # type: ignore[no-any-return]
+    return b.div(x, b.add(b.abs(x), b.like(1, x)))
 
 
 def softsign(input: Tensor) -> Tensor:
@@ -184,7 +185,7 @@ def softsign(input: Tensor) -> Tensor:
 def _logsigmoid(b: Builder, x: Node) -> Node:
     """min(x, 0) − log(1 + e^−|x|): no overflow on either side."""
     low = b.select(b.lt(x, b.like(0, x)), x, b.like(0, x))
-    return b.sub(low, b.log1p(b.exp(b.neg(b.abs(x)))))  # type: ignore[no-any-return]
+    return b.sub(low, b.log1p(b.exp(b.neg(b.abs(x)))))
 
 
 def logsigmoid(input: Tensor) -> Tensor:
@@ -235,10 +236,8 @@ def log_softmax_node(b: Builder, x: Node, dim: int, dtype: DType | None = None) 
 
 def _default_dim(name: str, x: Tensor) -> int:
     """PyTorch's legacy choice of the dimension when none is given (with its warning)."""
-    import warnings
-
-    warnings.warn(f"Implicit dimension choice for {name} has been deprecated. Change the call to include dim=X as an "
-                  "argument.", stacklevel=3)
+    warn(f"Implicit dimension choice for {name} has been deprecated. Change the call to include dim=X as an "
+                  "argument.")
     return 0 if x.dim() in (0, 1, 3) else 1
 
 
@@ -269,7 +268,7 @@ def _glu(b: Builder, x: Node, axis: int) -> Node:
     step = (1,) * len(size)
     first = b.slice(x, start=(0,) * len(size), size=size, step=step)
     second = b.slice(x, start=tuple(half if i == axis else 0 for i in range(len(size))), size=size, step=step)
-    return b.mul(first, b.sigmoid(second))  # type: ignore[no-any-return]
+    return b.mul(first, b.sigmoid(second))
 
 
 def glu(input: Tensor, dim: int = -1) -> Tensor:
@@ -288,7 +287,7 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
 def _celu(b: Builder, x: Node, alpha: float) -> Node:
     positive = b.gt(x, b.like(0, x))
     below = b.select(positive, b.like(0, x), b.div(x, b.like(alpha, x)))
-    return b.select(positive, x, b.mul(b.expm1(below), b.like(alpha, x)))  # type: ignore[no-any-return]
+    return b.select(positive, x, b.mul(b.expm1(below), b.like(alpha, x)))
 
 
 def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
@@ -297,7 +296,7 @@ def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
 
 
 def _threshold(b: Builder, x: Node, limit: float, value: float) -> Node:
-    return b.select(b.le(x, b.like(limit, x)), b.like(value, x), x)  # type: ignore[no-any-return]
+    return b.select(b.le(x, b.like(limit, x)), b.like(value, x), x)
 
 
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
@@ -306,7 +305,7 @@ def threshold(input: Tensor, threshold: float, value: float, inplace: bool = Fal
 
 
 def _hardshrink(b: Builder, x: Node, lambd: float) -> Node:
-    return b.select(b.le(b.abs(x), b.like(lambd, x)), b.like(0, x), x)  # type: ignore[no-any-return]
+    return b.select(b.le(b.abs(x), b.like(lambd, x)), b.like(0, x), x)
 
 
 def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
@@ -317,7 +316,7 @@ def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
 def _softshrink(b: Builder, x: Node, lambd: float) -> Node:
     limit, low = b.like(lambd, x), b.like(-lambd, x)
     below = b.select(b.lt(x, low), b.add(x, limit), b.like(0, x))
-    return b.select(b.gt(x, limit), b.sub(x, limit), below)  # type: ignore[no-any-return]
+    return b.select(b.gt(x, limit), b.sub(x, limit), below)
 
 
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
@@ -344,4 +343,4 @@ def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: floa
         return soft
     best = soft.detach().argmax(dim, keepdim=True)
     one = soft.detach().new_zeros(tuple(soft._shape)).scatter_(dim, best, 1.0)
-    return one - soft.detach() + soft
+    return one - soft.detach() + soft  # type: ignore[no-any-return]

@@ -100,8 +100,8 @@ class MultiheadAttention(Module):
             is_causal: a hint that attn_mask is causal; it must be given.
         """
         if query._shape[-1] != self.embed_dim:
-            raise ShapeError(f"MultiheadAttention({self.embed_dim}, {self.num_heads}) needs {self.embed_dim} features in "
-                             f"the last dimension, the query has shape {list(query.shape)}", location=location())
+            raise ShapeError(f"MultiheadAttention({self.embed_dim}, {self.num_heads}) needs {self.embed_dim} features "
+                             f"in the last dimension, the query has shape {list(query.shape)}", location=location())
         if is_causal and attn_mask is None:
             raise RuntimeError("Need attn_mask if specifying the is_causal hint.")
         batched = query.dim() == 3

@@ -27,7 +27,7 @@ def _picked(b: Builder, x: Node, target: Node, axis: int) -> Node:
     value = b.reshape(b.gather(b.stop_gradient(x), b.reshape(target, shape=column), axis=axis), shape=index)
     here = b.eq(b.iota(shape=x.shape, axis=axis, dtype=target.dtype), spread(b, target, x.shape, (axis,)))
     history = b.sum(b.select(here, x, b.like(0, x)), axes=(axis,))
-    return b.with_value(history, value)  # type: ignore[no-any-return]
+    return b.with_value(history, value)
 
 
 def _log_softmax(b: Builder, x: Node, axis: int) -> tuple[Node, Node]:

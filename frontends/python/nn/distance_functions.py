@@ -33,7 +33,7 @@ def _scores(b: Builder, q: Node, k: Node, scale: float) -> Node:
     batch = tuple(range(len(q.shape) - 2))
     last = len(q.shape) - 1
     scores = b.dot(q, k, contract_a=(last,), contract_b=(last,), batch_a=batch, batch_b=batch)
-    return b.mul(scores, b.like(scale, scores))  # type: ignore[no-any-return]
+    return b.mul(scores, b.like(scale, scores))
 
 
 def _masked(b: Builder, scores: Node, mask: Node | None, causal: bool) -> Node:
@@ -46,9 +46,9 @@ def _masked(b: Builder, scores: Node, mask: Node | None, causal: bool) -> Node:
     if mask is None:
         return scores
     if mask.dtype is boolean:
-        return b.select(expand(b, mask, scores.shape), scores, low)  # type: ignore[no-any-return]
+        return b.select(expand(b, mask, scores.shape), scores, low)
     scores, mask = align(b, scores, cast(b, mask, scores.dtype))
-    return b.add(scores, mask)  # type: ignore[no-any-return]
+    return b.add(scores, mask)
 
 
 def _weights(b: Builder, q: Node, k: Node, mask: Node | None, causal: bool, scale: float) -> Node:
@@ -64,7 +64,7 @@ def _mix(b: Builder, weights: Node, v: Node) -> Node:
     weights, v = (expand(b, x, (*lead, *x.shape[-2:])) for x in (weights, v))
     batch = tuple(range(len(lead)))
     n = len(lead)
-    return b.dot(weights, v, contract_a=(n + 1,), contract_b=(n,), batch_a=batch, batch_b=batch)  # type: ignore[no-any-return]
+    return b.dot(weights, v, contract_a=(n + 1,), contract_b=(n,), batch_a=batch, batch_b=batch)
 
 
 def _attention(b: Builder, q: Node, k: Node, v: Node, mask: Node | None, causal: bool, scale: float) -> Node:

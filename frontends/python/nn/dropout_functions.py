@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from ..random import bernoulli, dropout as drop
+from ..random import bernoulli
+from ..random import dropout as drop
 from ..tensor import Tensor
 
 
@@ -14,7 +15,7 @@ def _check(p: float) -> None:
 
 
 def _finish(input: Tensor, result: Tensor, inplace: bool) -> Tensor:
-    return input.copy_(result) if inplace else result  # type: ignore[no-any-return]
+    return input.copy_(result) if inplace else result
 
 
 def _drop(input: Tensor, p: float, training: bool, inplace: bool, shape: tuple[int, ...] | None = None) -> Tensor:

@@ -8,7 +8,8 @@ from ....ir.errors import DTypeError, NotSupportedError
 from ..autograd import no_grad
 from ..place import location
 from ..tensor import Parameter, Tensor
-from . import init, linear_functions as f
+from . import init
+from . import linear_functions as f
 from .linear import parameter
 from .module import Module
 

@@ -8,7 +8,6 @@ from typing import Any
 from ....ir.build import Builder
 from ....ir.errors import DTypeError, NotSupportedError, ShapeError
 from ....ir.node import Node
-from ..nodes import index_of
 from ..place import location
 from ..tensor import Tensor
 from ..trace import apply
@@ -17,10 +16,10 @@ from ..trace import apply
 def _linear(b: Builder, x: Node, w: Node, bias: Node | None = None) -> Node:
     y = b.dot(x, w, contract_a=(len(x.shape) - 1,), contract_b=(len(w.shape) - 1,))
     if bias is None:
-        return y  # type: ignore[no-any-return]
+        return y
     if bias.shape != y.shape:
         bias = b.broadcast(bias, shape=y.shape, dims=tuple(range(len(y.shape) - len(bias.shape), len(y.shape))))
-    return b.add(y, bias)  # type: ignore[no-any-return]
+    return b.add(y, bias)
 
 
 def check_linear(x: Tensor, w: Tensor, layer: str) -> None:
@@ -61,7 +60,7 @@ def _bilinear(b: Builder, x1: Node, x2: Node, w: Node, bias: Node | None = None)
     y = b.dot(partial, right, contract_a=(2,), contract_b=(1,), batch_a=(0,), batch_b=(0,))
     if bias is not None:
         y = b.add(y, b.broadcast(bias, shape=y.shape, dims=(1,)))
-    return b.reshape(y, shape=(*lead, w.shape[0]))  # type: ignore[no-any-return]
+    return b.reshape(y, shape=(*lead, w.shape[0]))
 
 
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -84,7 +83,8 @@ def each(value: Any, n: int, name: str) -> tuple[int, ...]:
     return (int(value),) * n
 
 
-def _padding(padding: Any, window: Sequence[int], dilation: Sequence[int], stride: Sequence[int]) -> tuple[tuple[int, int], ...]:
+def _padding(padding: Any, window: Sequence[int], dilation: Sequence[int],
+             stride: Sequence[int]) -> tuple[tuple[int, int], ...]:
     if padding == "valid":
         return ((0, 0),) * len(window)
     if padding == "same":
@@ -113,13 +113,14 @@ def _channel_bias(b: Builder, y: Node, bias: Node | None) -> Node:
 def check_conv(x: Tensor, w: Tensor, n: int, groups: int, layer: str, transposed: bool = False) -> None:
     """Raises ShapeError or DTypeError naming the layer and both shapes."""
     if x.dim() not in (n + 1, n + 2):
-        raise ShapeError(f"{layer} expects an input of {n + 1} (unbatched) or {n + 2} dimensions, got shape {list(x.shape)}",
-                         location=location(), hint=f"shape it [batch, channels, {', '.join('DHW'[3 - n:])}]")
+        raise ShapeError(f"{layer} expects an input of {n + 1} (unbatched) or {n + 2} dimensions, got shape "
+                         f"{list(x.shape)}", location=location(),
+                         hint=f"shape it [batch, channels, {', '.join('DHW'[3 - n:])}]")
     channels = x.shape[-n - 1]
     wanted = w.shape[0] if transposed else w.shape[1] * groups
     if channels != wanted:
-        raise ShapeError(f"{layer}: the weight of shape {list(w.shape)} (groups={groups}) expects {wanted} channels, the "
-                         f"input of shape {list(x.shape)} has {channels}", location=location(),
+        raise ShapeError(f"{layer}: the weight of shape {list(w.shape)} (groups={groups}) expects {wanted} channels, "
+                         f"the input of shape {list(x.shape)} has {channels}", location=location(),
                          hint="channels come before the spatial dimensions")
     if x._dtype is not w._dtype:
         raise DTypeError(f"{layer}: the input is {x._dtype.long_name} but the weight is {w._dtype.long_name}",
@@ -166,8 +167,8 @@ def _convolve_transposed(n: int, input: Tensor, weight: Tensor, bias: Tensor | N
     padding, extra = each(padding, n, "padding"), each(output_padding, n, "output_padding")
     for e, s, d in zip(extra, stride, dilation, strict=True):
         if e >= max(s, d):
-            raise RuntimeError(f"output padding must be smaller than either stride or dilation, but got output_padding: {extra}, "
-                               f"stride: {stride}, dilation: {dilation}")
+            raise RuntimeError(f"output padding must be smaller than either stride or dilation, but got "
+                               f"output_padding: {extra}, stride: {stride}, dilation: {dilation}")
     batched = input if input.dim() == n + 2 else input.unsqueeze(0)
     sizes = zip(batched.shape[2:], weight.shape[2:], stride, padding, extra, dilation, strict=True)
     spatial = tuple((d - 1) * s - 2 * p + dl * (k - 1) + e + 1 for d, k, s, p, e, dl in sizes)
@@ -180,13 +181,15 @@ def _convolve_transposed(n: int, input: Tensor, weight: Tensor, bias: Tensor | N
 def conv_transpose1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
                      output_padding: Any = 0, groups: int = 1, dilation: Any = 1) -> Tensor:
     """The transpose of conv1d: [N, C, L] with [C, O/groups, K]."""
-    return _convolve_transposed(1, input, weight, bias, stride, padding, output_padding, groups, dilation, "conv_transpose1d")
+    return _convolve_transposed(1, input, weight, bias, stride, padding, output_padding, groups, dilation,
+                                "conv_transpose1d")
 
 
 def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
                      output_padding: Any = 0, groups: int = 1, dilation: Any = 1) -> Tensor:
     """The transpose of conv2d: [N, C, H, W] with [C, O/groups, KH, KW]."""
-    return _convolve_transposed(2, input, weight, bias, stride, padding, output_padding, groups, dilation, "conv_transpose2d")
+    return _convolve_transposed(2, input, weight, bias, stride, padding, output_padding, groups, dilation,
+                                "conv_transpose2d")
 
 
 # -- embedding ------------------------------------------------------------------------------------------------------
@@ -195,10 +198,10 @@ def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, 
 def _embedding(b: Builder, w: Node, idx: Node, padding_idx: int | None) -> Node:
     rows = b.index_select(w, idx, axis=0)
     if padding_idx is None:
-        return rows  # type: ignore[no-any-return]
+        return rows
     pad = b.eq(idx, b.scalar(padding_idx, idx.dtype))
     spread = b.broadcast(pad, shape=rows.shape, dims=tuple(range(len(idx.shape))))
-    return b.select(spread, b.stop_gradient(rows), rows)  # type: ignore[no-any-return]
+    return b.select(spread, b.stop_gradient(rows), rows)
 
 
 def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None,
@@ -209,8 +212,8 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max
         IndexRangeError: while running, for an index outside [0, V).
     """
     if max_norm is not None or scale_grad_by_freq or sparse:
-        raise NotSupportedError("embedding: max_norm, scale_grad_by_freq and sparse are not supported", location=location(),
-                                hint="leave them at their defaults; gradients are dense")
+        raise NotSupportedError("embedding: max_norm, scale_grad_by_freq and sparse are not supported",
+                                location=location(), hint="leave them at their defaults; gradients are dense")
     if not input._dtype.is_integer:
         raise DTypeError(f"embedding needs integer indices, got {input._dtype.long_name}", location=location(),
                          hint="convert them with .long()")
@@ -223,7 +226,7 @@ def _one_hot(b: Builder, idx: Node, classes: int) -> Node:
     shape = (*idx.shape, classes)
     line = b.iota(shape=shape, axis=len(shape) - 1, dtype=idx.dtype)
     hit = b.eq(b.broadcast(idx, shape=shape, dims=tuple(range(len(idx.shape)))), line)
-    return b.cast(hit, dtype=idx.dtype)  # type: ignore[no-any-return]
+    return b.cast(hit, dtype=idx.dtype)
 
 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
@@ -233,4 +236,4 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     return apply(_one_hot, (tensor,), (int(num_classes),))  # type: ignore[no-any-return]
 
 
-__all__ = ["bilinear", "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "embedding", "index_of", "linear", "one_hot"]
+__all__ = ["bilinear", "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "embedding", "linear", "one_hot"]

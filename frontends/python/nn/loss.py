@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..tensor import Tensor
-from . import class_loss_functions as classes, loss_functions as f
+from . import class_loss_functions as classes
+from . import loss_functions as f
 from .module import Module
 
 

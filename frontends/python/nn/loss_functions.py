@@ -6,7 +6,6 @@ Losses over classes are in `class_loss_functions`.
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 from ....ir.build import Builder
@@ -16,14 +15,14 @@ from ..nodes import align, cast, mean, promote
 from ..place import location
 from ..tensor import Tensor
 from ..trace import apply, apply_mixed
+from .reporting import warn
 
 
 def reduction_of(reduction: str, size_average: bool | None = None, reduce: bool | None = None) -> str:
     """The reduction meant by PyTorch's old and new arguments. Raises ValueError."""
     if size_average is not None or reduce is not None:
         meant = "none" if reduce is False else "sum" if size_average is False else "mean"
-        warnings.warn(f"size_average and reduce args will be deprecated, please use reduction='{meant}' instead.",
-                      stacklevel=3)
+        warn(f"size_average and reduce args will be deprecated, please use reduction='{meant}' instead.")
         return meant
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"{reduction} is not a valid value for reduction")
@@ -35,14 +34,14 @@ def reduced(b: Builder, x: Node, reduction: str) -> Node:
     if reduction == "none" or not x.shape:
         return x
     axes = tuple(range(len(x.shape)))
-    return mean(b, x, axes) if reduction == "mean" else b.sum(x, axes=axes)  # type: ignore[no-any-return]
+    return mean(b, x, axes) if reduction == "mean" else b.sum(x, axes=axes)
 
 
 def _warn_of_broadcast(input: Tensor, target: Tensor) -> None:
     if input._shape != target._shape:
-        warnings.warn(f"Using a target size ({target.size()}) that is different to the input size ({input.size()}). "
+        warn(f"Using a target size ({target.size()}) that is different to the input size ({input.size()}). "
                       "This will likely lead to incorrect results due to broadcasting. Please ensure they have the "
-                      "same size.", stacklevel=3)
+                      "same size.")
 
 
 def _pointwise(f: Any) -> Any:
@@ -61,7 +60,7 @@ def _weighted(each: Tensor, weight: Tensor, reduction: str) -> Tensor:
     """A loss per element with a weight per element; the mean divides by the weights' sum."""
     each = each * weight
     if reduction == "mean":
-        return each.sum() / weight.expand(each.shape).sum()
+        return each.sum() / weight.expand(each.shape).sum()  # type: ignore[no-any-return]
     return each.sum() if reduction == "sum" else each
 
 
@@ -71,7 +70,7 @@ def _weighted(each: Tensor, weight: Tensor, reduction: str) -> Tensor:
 @_pointwise
 def _mse(b: Builder, x: Node, y: Node) -> Node:
     gap = b.sub(x, y)
-    return b.mul(gap, gap)  # type: ignore[no-any-return]
+    return b.mul(gap, gap)
 
 
 def mse_loss(input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
@@ -86,7 +85,7 @@ def mse_loss(input: Tensor, target: Tensor, size_average: bool | None = None, re
 
 @_pointwise
 def _l1(b: Builder, x: Node, y: Node) -> Node:
-    return b.abs(b.sub(x, y))  # type: ignore[no-any-return]
+    return b.abs(b.sub(x, y))
 
 
 def l1_loss(input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
@@ -103,9 +102,9 @@ def l1_loss(input: Tensor, target: Tensor, size_average: bool | None = None, red
 def _smooth_l1(b: Builder, x: Node, y: Node, beta: float) -> Node:
     size = b.abs(b.sub(x, y))
     if beta == 0:
-        return size  # type: ignore[no-any-return]
+        return size
     square = b.mul(b.like(0.5 / beta, size), b.mul(size, size))
-    return b.select(b.lt(size, b.like(beta, size)), square, b.sub(size, b.like(0.5 * beta, size)))  # type: ignore[no-any-return]
+    return b.select(b.lt(size, b.like(beta, size)), square, b.sub(size, b.like(0.5 * beta, size)))
 
 
 def smooth_l1_loss(input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
@@ -122,7 +121,7 @@ def _huber(b: Builder, x: Node, y: Node, delta: float) -> Node:
     size = b.abs(b.sub(x, y))
     linear = b.mul(b.like(delta, size), b.sub(size, b.like(0.5 * delta, size)))
     square = b.mul(b.like(0.5, size), b.mul(size, size))
-    return b.select(b.le(size, b.like(delta, size)), square, linear)  # type: ignore[no-any-return]
+    return b.select(b.le(size, b.like(delta, size)), square, linear)
 
 
 def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0,
@@ -150,7 +149,7 @@ def _same_shape(name: str, input: Tensor, target: Tensor) -> None:
 def _clamped_log(b: Builder, x: Node) -> Node:
     """log x, but at least −100; where that bound holds the gradient is 0."""
     above = b.gt(x, b.like(math.exp(-100), x))
-    return b.select(above, b.log(b.select(above, x, b.like(1, x))), b.like(-100, x))  # type: ignore[no-any-return]
+    return b.select(above, b.log(b.select(above, x, b.like(1, x))), b.like(-100, x))
 
 
 def _bce(b: Builder, x: Node, t: Node, weight: Node | None, reduction: str) -> Node:
@@ -223,10 +222,9 @@ def kl_div(input: Tensor, target: Tensor, size_average: bool | None = None, redu
            reduction: str = "mean", log_target: bool = False) -> Tensor:
     """target·(log target − input) for log-probabilities `input`; "batchmean" divides by the batch size only."""
     if reduction == "mean" and size_average is None and reduce is None:
-        warnings.warn("reduction: 'mean' divides the total loss by both the batch size and the support size."
+        warn("reduction: 'mean' divides the total loss by both the batch size and the support size."
                       "'batchmean' divides only by the batch size, and aligns with the KL math definition."
-                      "'mean' will be changed to behave the same as 'batchmean' in the next major release.",
-                      stacklevel=2)
+                      "'mean' will be changed to behave the same as 'batchmean' in the next major release.")
     kind = reduction if reduction == "batchmean" else reduction_of(reduction, size_average, reduce)
     return apply(_kl, (input, target), (kind, bool(log_target)))  # type: ignore[no-any-return]
 
@@ -243,7 +241,7 @@ def _poisson(b: Builder, x: Node, t: Node, log_input: bool, full: bool, eps: flo
         rest = b.add(b.sub(b.mul(safe, b.log(safe)), safe),
                      b.mul(b.like(0.5, t), b.log(b.mul(b.like(2 * math.pi, t), safe))))
         loss = b.add(loss, b.select(large, rest, b.like(0, t)))
-    return loss  # type: ignore[no-any-return]
+    return loss
 
 
 def poisson_nll_loss(input: Tensor, target: Tensor, log_input: bool = True, full: bool = False,

@@ -17,19 +17,22 @@ from .hooks import RemovableHandle, register
 
 Self = TypeVar("Self", bound="Module")
 
+_PACKAGE = __name__.split(".", 1)[0] + "."
 _PLAIN = (int, float, str, bool, type(None), tuple)
 
 
 class _Paths:
     """Where the modules below a root are found: `id(module) -> "layers.0"`, as of one version of all structures.
 
-    It belongs to one module object: copies start anew.
+    It belongs to one module object: copies start anew. `scope` is the root's own: the class name of a layer or loss of
+    this package that is called by itself, so that dumps say what it is; empty for a user's model.
     """
 
-    __slots__ = ("paths", "stamp")
+    __slots__ = ("paths", "scope", "stamp")
 
     def __init__(self) -> None:
         self.stamp = -1
+        self.scope = ""
         self.paths: dict[int, str] = {}
 
     def __deepcopy__(self, memo: Any) -> _Paths:
@@ -108,7 +111,7 @@ class Module:
         path = paths.get(id(self))
         before = scope() if path is None else enter_scope(path)
         try:
-            if self._forward_hooks or self._forward_pre_hooks:  # type: ignore[attr-defined]
+            if self._forward_hooks or self._forward_pre_hooks:
                 return self._call_hooked(args, kwargs)
             return self.forward(*args, **kwargs)
         finally:
@@ -120,8 +123,10 @@ class Module:
             self._name_parts(table)
         _calls.paths = table.paths
         before = scope()
+        if table.scope and not before:
+            enter_scope(table.scope)
         try:
-            if self._forward_hooks or self._forward_pre_hooks:  # type: ignore[attr-defined]
+            if self._forward_hooks or self._forward_pre_hooks:
                 return self._call_hooked(args, kwargs)
             return self.forward(*args, **kwargs)
         finally:
@@ -132,13 +137,14 @@ class Module:
         """Tell every module below its path, every parameter and buffer its name and role."""
         table.paths = {id(m): name for name, m in self.named_modules()}
         table.stamp = _calls.structure
+        table.scope = type(self).__name__ if type(self).__module__.startswith(_PACKAGE) and not self._modules else ""
         for name, p in self.named_parameters():
             p._cell.name, p._cell.role = name, "parameter"
         for name, b in self.named_buffers():
             b._cell.name, b._cell.role = name, "state"
 
     def _call_hooked(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        for hook, with_kwargs in list(self._forward_pre_hooks.values()):  # type: ignore[attr-defined]
+        for hook, with_kwargs in list(self._forward_pre_hooks.values()):
             if with_kwargs:
                 changed = hook(self, args, kwargs)
                 if changed is not None:
@@ -151,7 +157,7 @@ class Module:
                 if changed is not None:
                     args = changed if isinstance(changed, tuple) else (changed,)
         done: set[int] = set()
-        hooks = self._forward_hooks  # type: ignore[attr-defined]
+        hooks = self._forward_hooks
         try:
             result = self.forward(*args, **kwargs)
             for key, (hook, with_kwargs, _) in list(hooks.items()):
@@ -169,12 +175,12 @@ class Module:
     def register_forward_pre_hook(self, hook: Callable[..., Any], *, prepend: bool = False,
                                   with_kwargs: bool = False) -> RemovableHandle:
         """Call `hook(module, args)` before `forward`; what it returns, if not None, replaces the arguments."""
-        return register(self._forward_pre_hooks, (hook, with_kwargs), prepend)  # type: ignore[attr-defined]
+        return register(self._forward_pre_hooks, (hook, with_kwargs), prepend)
 
     def register_forward_hook(self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False,
                               always_call: bool = False) -> RemovableHandle:
         """Call `hook(module, args, output)` after `forward`; what it returns, if not None, replaces the output."""
-        return register(self._forward_hooks, (hook, with_kwargs, always_call), prepend)  # type: ignore[attr-defined]
+        return register(self._forward_hooks, (hook, with_kwargs, always_call), prepend)
 
     def register_full_backward_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
         """Raises NotSupportedError; hooks on tensors see gradients."""
@@ -204,7 +210,8 @@ class Module:
             if entries is not None and name in entries:
                 if value is not None:
                     wanted = "torch.nn.Parameter or None" if kind == "parameter" else "torch.nn.Module or None"
-                    raise TypeError(f"cannot assign '{value.__class__.__name__}' as {kind} '{name}' ({wanted} expected)")
+                    raise TypeError(f"cannot assign '{value.__class__.__name__}' as {kind} '{name}' "
+                                    f"({wanted} expected)")
                 entries[name] = None
                 restructured()
                 return
@@ -469,7 +476,8 @@ class Module:
         if target is None:
             return self
         if not target.is_floating_point:
-            raise TypeError(f"nn.Module.to only accepts floating point or complex dtypes, but got desired dtype={target}")
+            raise TypeError("nn.Module.to only accepts floating point or complex dtypes, but got desired "
+                            f"dtype={target}")
         return self._apply(lambda t: t.to(target) if t.is_floating_point() else t)
 
     def type(self: Self, dst_type: Any) -> Self:
@@ -546,17 +554,17 @@ class Module:
         raise RuntimeError("Reached a code path in Module.set_extra_state() that should never be called.")
 
     def _register_state_dict_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
-        return register(self._state_dict_hooks, hook)  # type: ignore[attr-defined]
+        return register(self._state_dict_hooks, hook)
 
     register_state_dict_post_hook = _register_state_dict_hook
 
     def register_load_state_dict_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """Call `hook(module, state_dict, prefix, metadata, strict, missing, unexpected, errors)` before loading."""
-        return register(self._load_state_dict_pre_hooks, hook)  # type: ignore[attr-defined]
+        return register(self._load_state_dict_pre_hooks, hook)
 
     def register_load_state_dict_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """Call `hook(module, incompatible_keys)` after loading."""
-        return register(self._load_state_dict_post_hooks, hook)  # type: ignore[attr-defined]
+        return register(self._load_state_dict_post_hooks, hook)
 
     # --- printing -----------------------------------------------------------------------------------------------------
     def _get_name(self) -> str:

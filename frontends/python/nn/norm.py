@@ -136,7 +136,7 @@ class InstanceNorm1d(_Running):
         stats = self.training or not self.track_running_stats
         y = f.instance_norm(x, self.running_mean, self.running_var, self.weight, self.bias, stats,
                             self.momentum if self.momentum is not None else 0.0, self.eps)
-        return y if x is input else y.squeeze(0)  # type: ignore[no-any-return]
+        return y if x is input else y.squeeze(0)
 
 
 class InstanceNorm2d(InstanceNorm1d):
@@ -248,7 +248,8 @@ class GroupNorm(Module):
         return f.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
-        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, bias={self.bias is not None}"
+        return (f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, "
+                f"bias={self.bias is not None}")
 
 
 class LocalResponseNorm(Module):

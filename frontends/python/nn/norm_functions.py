@@ -32,7 +32,7 @@ def _moments(b: Builder, x: Node, axes: Axes) -> tuple[Node, Node, Node]:
 def _scaled(b: Builder, gap: Node, variance: Node, eps: float, axes: Axes) -> Node:
     """A difference from the mean divided by the standard deviation."""
     inverse = b.rsqrt(b.add(variance, b.like(eps, variance)))
-    return b.mul(gap, spread(b, inverse, gap.shape, axes))  # type: ignore[no-any-return]
+    return b.mul(gap, spread(b, inverse, gap.shape, axes))
 
 
 def _affine(b: Builder, y: Node, weight: Node | None, bias: Node | None, dims: Axes) -> Node:
@@ -73,7 +73,7 @@ def _batch_norm_eval(b: Builder, x: Node, center: Node, variance: Node, weight: 
 def _blend(b: Builder, old: Node, new: Node, momentum: Node) -> Node:
     momentum = cast(b, momentum, old.dtype)
     new = cast(b, new, old.dtype)
-    return b.add(b.mul(old, b.sub(b.like(1, old), momentum)), b.mul(new, momentum))  # type: ignore[no-any-return]
+    return b.add(b.mul(old, b.sub(b.like(1, old), momentum)), b.mul(new, momentum))
 
 
 def _update_running(running: Tensor | None, found: Tensor, momentum: float | Tensor) -> None:
@@ -226,7 +226,7 @@ def _local_response(b: Builder, x: Node, size: int, alpha: float, beta: float, k
     total = b.window_sum(squares, window=(size,), stride=(1,), pads=((size // 2, (size - 1) // 2),), dilation=(1,))
     total = b.permute(total, dims=(0, rank - 1, *range(1, rank - 1)))
     scale = b.add(b.mul(total, b.like(alpha / size, x)), b.like(k, x))
-    return b.div(x, b.pow(scale, b.full(beta, x.dtype, x.shape)))  # type: ignore[no-any-return]
+    return b.div(x, b.pow(scale, b.full(beta, x.dtype, x.shape)))
 
 
 def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75,
@@ -237,4 +237,4 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
 
 def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None) -> Tensor:
     """x / max(‖x‖_p, eps) along a dimension."""
-    return input / input.norm(p, dim, keepdim=True).clamp_min(eps)
+    return input / input.norm(p, dim, keepdim=True).clamp_min(eps)  # type: ignore[no-any-return]

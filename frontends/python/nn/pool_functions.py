@@ -37,7 +37,8 @@ def _window(layer: str, n: int, spatial: Sequence[int], kernel: Any, stride: Any
     Raises RuntimeError in PyTorch's words for paddings that are too large and windows that do not fit.
     """
     kernel = each(kernel, n, "kernel_size")
-    stride = kernel if stride is None or (isinstance(stride, (tuple, list)) and not stride) else each(stride, n, "stride")
+    absent = stride is None or (isinstance(stride, (tuple, list)) and not stride)
+    stride = kernel if absent else each(stride, n, "stride")
     padding, dilation = each(padding, n, "padding"), each(dilation, n, "dilation")
     pads: list[tuple[int, int]] = []
     for d, k, s, p, dil in zip(spatial, kernel, stride, padding, dilation, strict=True):
@@ -63,11 +64,11 @@ def _window(layer: str, n: int, spatial: Sequence[int], kernel: Any, stride: Any
 
 
 def _window_max(b: Builder, x: Node, window: Ints, stride: Ints, pads: Pads, dilation: Ints) -> Node:
-    return b.window_max(x, window=window, stride=stride, pads=pads, dilation=dilation)  # type: ignore[no-any-return]
+    return b.window_max(x, window=window, stride=stride, pads=pads, dilation=dilation)
 
 
 def _window_argmax(b: Builder, x: Node, window: Ints, stride: Ints, pads: Pads, dilation: Ints) -> Node:
-    return b.window_argmax(x, window=window, stride=stride, pads=pads, dilation=dilation)  # type: ignore[no-any-return]
+    return b.window_argmax(x, window=window, stride=stride, pads=pads, dilation=dilation)
 
 
 def _max_pool(n: int, layer: str, input: Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any,

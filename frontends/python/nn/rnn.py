@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 from ....ir.errors import DTypeError, ShapeError
@@ -11,10 +10,12 @@ from ..ops_join import cat, stack
 from ..place import location
 from ..tensor import Tensor
 from ..trace import apply_mixed
-from . import init, rnn_functions as f
+from . import init
+from . import rnn_functions as f
 from .dropout_functions import dropout as drop
 from .linear import parameter
 from .module import Module
+from .reporting import warn
 
 
 class RNNBase(Module):
@@ -97,7 +98,7 @@ class RNNBase(Module):
             outputs.append(made[0])
             for kept, state in zip(last, made[1:], strict=True):
                 kept.append(state)
-        return outputs[0] if len(outputs) == 1 else cat(outputs, 2)  # type: ignore[no-any-return]
+        return outputs[0] if len(outputs) == 1 else cat(outputs, 2)
 
     def _layer_name(self) -> str:
         return f"{type(self).__name__}({self.input_size}, {self.hidden_size})"
@@ -110,8 +111,8 @@ class RNNBase(Module):
                              f"{list(input.shape)}", location=location(),
                              hint="shape it [batch, time, features] and set batch_first=True")
         if input._shape[-1] != self.input_size:
-            raise ShapeError(f"{self._layer_name()} needs {self.input_size} features in the last dimension, the input of "
-                             f"shape {list(input.shape)} has {input._shape[-1]}", location=location(),
+            raise ShapeError(f"{self._layer_name()} needs {self.input_size} features in the last dimension, the input "
+                             f"of shape {list(input.shape)} has {input._shape[-1]}", location=location(),
                              hint="for one feature a step use x.unsqueeze(-1)" if self.input_size == 1 else None)
         if input._dtype is not weight._dtype:
             raise DTypeError(f"{self._layer_name()}: the input is {input._dtype.long_name} but the weights are "
@@ -131,7 +132,8 @@ class RNNBase(Module):
             if state._shape != wanted:
                 raise ShapeError(f"{self._layer_name()}: expected a hidden state of shape {list(wanted)}, got "
                                  f"{list(state.shape)}", location=location(),
-                                 hint="its dimensions are [layers·directions, batch, features], whatever batch_first is")
+                                 hint="its dimensions are [layers·directions, batch, features], also with "
+                                      "batch_first=True")
             states.append(state if batched else state.unsqueeze(1))
         return states
 
@@ -152,8 +154,8 @@ def _check_options(input_size: Any, hidden_size: Any, num_layers: int, bias: Any
         raise ValueError("dropout should be a number in range [0, 1] representing the probability of an element being "
                          "zeroed")
     if dropout > 0 and num_layers == 1:
-        warnings.warn("dropout option adds dropout after all but last recurrent layer, so non-zero dropout expects "
-                      f"num_layers greater than 1, but got dropout={dropout} and num_layers={num_layers}", stacklevel=4)
+        warn("dropout option adds dropout after all but last recurrent layer, so non-zero dropout expects "
+                      f"num_layers greater than 1, but got dropout={dropout} and num_layers={num_layers}")
     for name, value, kind in (("bias", bias, bool), ("batch_first", batch_first, bool), ("input_size", input_size, int),
                               ("hidden_size", hidden_size, int)):
         if not isinstance(value, kind):

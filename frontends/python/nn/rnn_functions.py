@@ -16,14 +16,14 @@ from ....ir.node import Node
 
 def _times(b: Builder, x: Node, w: Node) -> Node:
     """x·Wᵀ over the last axis of x."""
-    return b.dot(x, w, contract_a=(len(x.shape) - 1,), contract_b=(1,))  # type: ignore[no-any-return]
+    return b.dot(x, w, contract_a=(len(x.shape) - 1,), contract_b=(1,))
 
 
 def _plus(b: Builder, x: Node, bias: Node | None) -> Node:
     """x + bias along the last axis."""
     if bias is None:
         return x
-    return b.add(x, b.broadcast(bias, shape=x.shape, dims=(len(x.shape) - 1,)))  # type: ignore[no-any-return]
+    return b.add(x, b.broadcast(bias, shape=x.shape, dims=(len(x.shape) - 1,)))
 
 
 def _parts(b: Builder, x: Node, count: int) -> list[Node]:

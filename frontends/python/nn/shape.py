@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..tensor import Tensor
-from . import distance_functions, shape_functions as f
+from . import distance_functions
+from . import shape_functions as f
 from .linear_functions import each
 from .module import Module
 

@@ -19,13 +19,13 @@ Pairs = tuple[tuple[int, int], ...]
 
 def _constant(b: Builder, x: Node, pads: Pairs, value: Any) -> Node:
     full = (*((0, 0, 0) for _ in range(len(x.shape) - len(pads))), *((low, high, 0) for low, high in pads))
-    return b.pad(x, b.like(value, x), pads=full)  # type: ignore[no-any-return]
+    return b.pad(x, b.like(value, x), pads=full)
 
 
 def _cut(b: Builder, x: Node, axis: int, start: int, size: int) -> Node:
     starts = tuple(start if i == axis else 0 for i in range(len(x.shape)))
     sizes = tuple(size if i == axis else d for i, d in enumerate(x.shape))
-    return b.slice(x, start=starts, size=sizes, step=(1,) * len(x.shape))  # type: ignore[no-any-return]
+    return b.slice(x, start=starts, size=sizes, step=(1,) * len(x.shape))
 
 
 def _reflected(b: Builder, x: Node, axis: int, low: int, high: int) -> list[Node]:
@@ -141,7 +141,7 @@ def _shuffle(b: Builder, x: Node, factor: int) -> Node:
     c = channels // (factor * factor)
     split = b.reshape(x, shape=(*lead, c, factor, factor, height, width))
     order = (*range(count), count, count + 3, count + 1, count + 4, count + 2)
-    return b.reshape(b.permute(split, dims=order), shape=(*lead, c, height * factor, width * factor))  # type: ignore[no-any-return]
+    return b.reshape(b.permute(split, dims=order), shape=(*lead, c, height * factor, width * factor))
 
 
 def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:

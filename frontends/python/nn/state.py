@@ -29,7 +29,8 @@ class IncompatibleKeys(NamedTuple):
             return "<All keys matched successfully>"
         return f"IncompatibleKeys(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
 
-    __str__ = __repr__
+    def __str__(self) -> str:
+        return repr(self)
 
 
 class StateDict(OrderedDict[str, Any]):
@@ -50,7 +51,7 @@ def collect(module: Module, destination: Any, prefix: str, keep_vars: bool) -> A
     for name, child in module._modules.items():
         if child is not None:
             child.state_dict(destination=destination, prefix=f"{prefix}{name}.", keep_vars=keep_vars)
-    for hook in module._state_dict_hooks.values():  # type: ignore[operator, union-attr]
+    for hook in module._state_dict_hooks.values():
         changed = hook(module, destination, prefix, local)
         if changed is not None:
             destination = changed
@@ -90,7 +91,7 @@ def load(module: Module, state_dict: Any, strict: bool, assign: bool) -> Incompa
     walked = list(_walk(module, ""))
     metadata = getattr(state_dict, "_metadata", None) or {}
     for prefix, part in walked:
-        for hook in part._load_state_dict_pre_hooks.values():  # type: ignore[operator, union-attr]
+        for hook in part._load_state_dict_pre_hooks.values():
             hook(part, given, prefix, metadata.get(prefix[:-1], {}), strict, missing, unexpected, errors)
     writes: list[tuple[Module, str, Tensor, Tensor]] = []
     extras: list[tuple[Module, Any]] = []
@@ -122,7 +123,7 @@ def load(module: Module, state_dict: Any, strict: bool, assign: bool) -> Incompa
         part.set_extra_state(value)
     result = IncompatibleKeys(missing, unexpected)
     for _, part in walked:
-        for hook in part._load_state_dict_post_hooks.values():  # type: ignore[operator, union-attr]
+        for hook in part._load_state_dict_post_hooks.values():
             hook(part, result)
     return result
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import warnings
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from ..nn.reporting import warn
 from ..tensor import Tensor
 from .optimizer import Optimizer
 
@@ -66,9 +66,9 @@ class LRScheduler:
         """Set the rates of the next step (of step `epoch`, if given)."""
         opt = self.optimizer
         if self._step_count == 1 and type(opt).step is Optimizer.step and not opt._stepped:
-            warnings.warn("Detected call of `lr_scheduler.step()` before `optimizer.step()`. You should call them in "
+            warn("Detected call of `lr_scheduler.step()` before `optimizer.step()`. You should call them in "
                           "the opposite order: `optimizer.step()` before `lr_scheduler.step()`.  Failure to do this "
-                          "will result in skipping the first value of the learning rate schedule.", stacklevel=2)
+                          "will result in skipping the first value of the learning rate schedule.")
         self._step_count += 1
         self._move_to(epoch)
 
@@ -351,7 +351,8 @@ class ChainedScheduler(LRScheduler):
 
     def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None) -> None:
         if not schedulers:
-            raise ValueError(f"{type(self).__name__} expects at least one scheduler to be chained, but got no scheduler.")
+            raise ValueError(f"{type(self).__name__} expects at least one scheduler to be chained, but got no "
+                             "scheduler.")
         self.optimizer = optimizer or schedulers[0].optimizer
         _check_schedulers(self, self.optimizer, schedulers)
         self._schedulers = list(schedulers)

@@ -178,7 +178,7 @@ class Optimizer:
         if found._cell.role != "state":
             found._cell.role = "state"
             found._cell.name = f"{p._cell.name}.{name}" if p._cell.name else name
-        return found  # type: ignore[no-any-return]
+        return found
 
     def register_step_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """Call `hook(optimizer, args, kwargs)` before each step."""
