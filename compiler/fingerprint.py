@@ -7,6 +7,7 @@ take long.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -148,4 +149,5 @@ def _remember(note: Path, text: str) -> None:
         temporary.write_text(text)
         os.replace(temporary, note)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -54,6 +54,7 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    from .report import guarded
+    from .report import guarded, plain_cache_warnings
 
+    plain_cache_warnings()
     sys.exit(guarded(lambda: cli(standalone_mode=False)))

@@ -10,6 +10,7 @@ import sysconfig
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,7 @@ from typing import Any
 
 import click
 
-from ...ir.errors import InternalError, IRSyntaxError, Location, TracemillError
+from ...ir.errors import CacheError, InternalError, IRSyntaxError, Location, TracemillError
 
 OK, FAILED, USAGE, BUG, INTERRUPTED = 0, 1, 2, 3, 130
 _PACKAGE = __name__.split(".", 1)[0]
@@ -49,6 +50,20 @@ def guarded(run: Callable[[], Any]) -> int:
         return FAILED
     except Exception as error:
         return show(as_bug(error))
+
+
+def plain_cache_warnings() -> None:
+    """Warnings about the cache as one line, without a place in tracemill's code."""
+    from ..cache import CacheWarning
+
+    usual = warnings.formatwarning
+
+    def form(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> str:
+        if issubclass(category, CacheWarning):
+            return f"warning: {message}\n"
+        return usual(message, category, *args, **kwargs)
+
+    warnings.formatwarning = form
 
 
 def show(error: TracemillError) -> int:
@@ -83,7 +98,9 @@ def as_bug(error: Exception) -> InternalError:
 def describe(error: TracemillError) -> str:
     """At most twelve lines: the place with its source line, what is wrong, what to do. The hint always fits."""
     syntax = isinstance(error, IRSyntaxError)  # its text shows the line already
-    place = error.location or (None if syntax else innermost(error.__traceback__))
+    # No line of the script is to blame for an unfit environment.
+    blameless = syntax or isinstance(error, CacheError) or error.message.startswith("TRACEMILL_")
+    place = error.location or (None if blameless else innermost(error.__traceback__))
     source = ""
     if place is not None:
         source = linecache.getline(place.file, place.line).strip() if not syntax else ""

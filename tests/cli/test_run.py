@@ -210,3 +210,24 @@ def test_bad_data_while_running_names_the_line(process: Command, tmp_path: Path)
     done = process("run", "s.py")
     assert done.code == 1
     assert "s.py:5" in done.err and "3" in done.err and done.err.count("\n") <= 12
+
+
+def test_an_unfit_environment_is_no_fault_of_the_script(process: Command, tmp_path: Path) -> None:
+    (tmp_path / "s.py").write_text("import tracemill as tm\nprint(tm.ones(3).exp().sum().item() > 8)\n")
+    done = process("run", "s.py", env={"TRACEMILL_NUM_THREADS": "many"})
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("error: TRACEMILL_NUM_THREADS='many'") and "s.py" not in done.err
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    done = process("run", "s.py", env={"TRACEMILL_CACHE_DIR": str(tmp_path / "open")})
+    assert done.code == 1 and done.err.startswith("error: the cache folder") and "s.py" not in done.err
+    (tmp_path / "file").write_text("")
+    done = process("run", "s.py", env={"TRACEMILL_CACHE_DIR": str(tmp_path / "file" / "below")})
+    assert (done.code, done.out) == (0, "True\n")
+    assert done.err.startswith("warning: the cache folder") and done.err.count("\n") == 1
+
+
+def test_an_interrupt_has_its_own_exit_code(process: Command, tmp_path: Path) -> None:
+    (tmp_path / "s.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n")
+    done = process("run", "s.py")
+    assert (done.code, done.err.strip()) == (130, "interrupted")
