@@ -91,7 +91,7 @@ def _run(graph: Graph, inputs: Sequence[Array], sizes: Mapping[str, int]) -> Ite
             value: Any = inputs[node.attrs.index]
         else:
             try:
-                value = _apply(node, [values[i] for i in node.inputs], sizes)
+                value = apply_node(node, [values[i] for i in node.inputs], sizes)
             except TracemillError as error:
                 error.location = error.location or node.place.location
                 raise
@@ -99,7 +99,8 @@ def _run(graph: Graph, inputs: Sequence[Array], sizes: Mapping[str, int]) -> Ite
         yield node, value
 
 
-def _apply(node: Node, args: list[Any], sizes: Mapping[str, int]) -> Any:
+def apply_node(node: Node, args: list[Any], sizes: Mapping[str, int]) -> Any:
+    """The value of one node on its operands' values: an array, or a tuple for several results."""
     body = _BODIES.get(node.op.name)
     if body is not None:
         return body(node, args, sizes)
@@ -196,4 +197,4 @@ def _custom_vjp(node: Node, args: list[Any], sizes: Mapping[str, int]) -> Any:
 
 _BODIES = {"fused": _fused, "scan": _scan, "cond": _cond, "while": _while, "custom_vjp": _custom_vjp}
 
-__all__ = ["DType", "evaluate", "exact_only", "trace"]
+__all__ = ["DType", "apply_node", "evaluate", "exact_only", "trace"]
