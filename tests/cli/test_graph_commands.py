@@ -105,7 +105,7 @@ def test_exec_compares_both_ways_of_running(command: Command, linear: Path, tmp_
     write_arrays(linear.with_suffix(".safetensors"), {"x": x, "w": w})
     code, out, err = command("exec", linear, "--check")
     assert code == 0, err
-    assert "out: f32[B,2]" in out and "too large" not in out
+    assert "out: f32[B,2]" in out and "too far" not in out
 
 
 def test_exec_finds_the_first_nan(command: Command, tmp_path: Path) -> None:
