@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ...ir.dims import Compound, Dim, SymDim, names, substitute, sym
 from .index_maps import coefficients
-from .kernel_ir import Axis, Check, Index, Instruction, Kernel, Load, Store
+from .kernel_ir import Axis, Bound, Check, Index, Instruction, Kernel, Load, Store
 
 
 def collapse(kernel: Kernel, apart: Sequence[str] = ()) -> Kernel:
@@ -35,6 +35,8 @@ def _maps(instruction: Instruction) -> tuple[Dim, ...]:
     match instruction:
         case Load(address=d) | Store(address=d) | Index(value=d) | Check(extent=d):
             return (d,)
+        case Bound(at=at, low=low, high=high):
+            return (at, low or 0, high)
     return ()
 
 
@@ -74,4 +76,6 @@ def _merge(instruction: Instruction, outer: Axis, inner: Axis) -> Instruction:
             return replace(instruction, address=rename(d))
         case Index(value=d):
             return replace(instruction, value=rename(d))
+        case Bound(at=d):
+            return replace(instruction, at=rename(d))
     return instruction

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...ir.dims import product
-from ...ir.dtypes import DType, i64
-from .kernel_ir import Apply, Axis, Index, Kernel, Load, Reduce
+from ...ir.dtypes import DType, boolean, i64
+from .kernel_ir import Apply, Axis, Bound, Index, Kernel, Load, Reduce
 from .lanes import LANES
 from .monoids import Monoid, monoid
 from .source import Writer, storage
@@ -93,6 +93,8 @@ def _dtype(name: str, kernel: Kernel) -> DType:
             return dtype.compute
         case Index():
             return i64
+        case Bound():
+            return boolean
     raise KeyError(name)
 
 

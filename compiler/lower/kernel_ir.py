@@ -61,6 +61,16 @@ class Index:
 
 
 @dataclass(frozen=True, slots=True)
+class Bound:
+    """`name = low <= at < high`, a condition on a coordinate; without `low` if it cannot be negative."""
+
+    name: str
+    at: Dim
+    low: Dim | None
+    high: Dim
+
+
+@dataclass(frozen=True, slots=True)
 class Apply:
     """`name = text`, a scalar expression over the values `args`.
 
@@ -110,7 +120,7 @@ class Store:
     value: str
 
 
-Instruction = Union[Load, Index, Apply, Check, Reduce, Store]
+Instruction = Union[Load, Index, Bound, Apply, Check, Reduce, Store]
 
 
 @dataclass(frozen=True)
@@ -191,6 +201,9 @@ def reads(instruction: Instruction) -> Iterator[str]:
     match instruction:
         case Index(value=expression):
             yield from names(expression)
+        case Bound(at=at, low=low, high=high):
+            for expression in (at, low or 0, high):
+                yield from names(expression)
         case Load(address=address, guard=guard):
             yield from names(address)
             yield guard
@@ -228,6 +241,8 @@ def _line(instruction: Instruction) -> str:
             return f"{name}: {dtype} = load {operand}[{address}]" + (f" if {guard}" if guard else "")
         case Index(name, value):
             return f"{name}: i64 = {value}"
+        case Bound(name, at, low, high):
+            return f"{name}: bool = " + (f"{low} <= " if low is not None else "") + f"{at} < {high}"
         case Apply(name, text, _, dtype, _, label):
             return f"{name}: {dtype} = {text}  # {label}"
         case Check(value, extent, site, guard):

@@ -13,7 +13,7 @@ from ..kernel import STATUS_INDEX, KernelSource
 from ..mathlib import FUNCTIONS
 from . import helpers, lanes
 from .index_maps import coefficients, is_size
-from .kernel_ir import Apply, Axis, Check, Index, Instruction, Kernel, Load, Operand, Store
+from .kernel_ir import Apply, Axis, Bound, Check, Index, Instruction, Kernel, Load, Operand, Store
 from .scalars import literal
 
 _WORD = re.compile(r"[A-Za-z_]\w*")
@@ -108,6 +108,12 @@ class Writer:
                 self.line(f"{name} = {text} if {guard} else {literal(0, dtype.compute)}" if guard else f"{name} = {text}")
             case Index(name, value):
                 self.line(f"{name} = {self.expression(value)}")
+            case Bound(name, at, low, high):
+                position = self.expression(at)
+                text = f"({position} < {self.expression(high)})"
+                if low is not None:
+                    text = f"({position} >= {self.expression(low)}) & {text}"
+                self.line(f"{name} = {text}")
             case Apply(name, text):
                 self.line(f"{name} = {text}")
             case Check(value, extent, site, guard):
@@ -118,6 +124,12 @@ class Writer:
             case Store(operand, address, value):
                 text = store(operands[operand].dtype, value)
                 self.line(f"{operand}[{self.expression(address)}] = {text}")
+
+    def instructions(self, body: Iterable[Instruction], kernel: Kernel) -> None:
+        """The lines of instructions, in order."""
+        operands = {o.name: o for o in kernel.operands}
+        for i in body:
+            self.instruction(i, operands)
 
     def kernel(self, kernel: Kernel, operands: Iterable[Operand]) -> KernelSource:
         """The finished source."""

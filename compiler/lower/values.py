@@ -17,7 +17,7 @@ from ...ir.opdef import Kind
 from . import scalars
 from .errors import CannotLower
 from .index_maps import Vector, flatten, split
-from .kernel_ir import Apply, Check, Index, Instruction, Load, Operand, Reduce, Store
+from .kernel_ir import Apply, Bound, Check, Index, Instruction, Load, Operand, Reduce, Store
 from .sizes import GroupSizes, reshape_groups, whole_axis
 from .space import Space
 
@@ -204,13 +204,8 @@ class Values:
 
     def _within(self, at: Dim, low: Dim, high: Dim) -> str:
         """The condition `low <= at < high` as a value."""
-        position = self.number(at)
-        lower, upper = self.number(low), self.number(high)
-        below = self.apply(f"{position} < {upper}", (position, upper), boolean, 1, "bound")
-        if low == 0 and _never_negative(at):
-            return below
-        above = self.apply(f"{position} >= {lower}", (position, lower), boolean, 1, "bound")
-        return self._all([above, below])
+        start = None if low == 0 and _never_negative(at) else low
+        return self._define(("bound", at, start, high), lambda name: Bound(name, at, start, high))
 
     def _all(self, conditions: list[str]) -> str:
         if len(conditions) < 2:

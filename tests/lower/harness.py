@@ -82,7 +82,9 @@ def run_node(node: Node, inputs: Sequence[Array], sizes: Mapping[str, int], *, l
     memory |= {("result", k): _flat(a) for k, a in enumerate(results)}
     memory |= {("temporary", k): _flat(empty(t)) for k, t in enumerate(low.temporaries)}
     for step in low.launches:
-        launch(step, [memory[s.role, s.index] for s in step.operands], sizes, leg=leg, cuts=cuts)
+        shifted = [memory[s.role, s.index].view(np.uint8)[evaluate(s.offset, sizes):] for s in step.operands]
+        buffers = [a.view(memory[s.role, s.index].dtype) for a, s in zip(shifted, step.operands, strict=True)]
+        launch(step, buffers, sizes, leg=leg, cuts=cuts)
     return tuple(memory["result", k].view(a.dtype)[:a.size].reshape(a.shape) for k, a in enumerate(results))
 
 

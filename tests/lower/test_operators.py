@@ -1,4 +1,4 @@
-"""Every operator that lowers to loops, on the table's own samples: compiled, plain Python and reference agree."""
+"""Every operator on one of the table's samples: compiled, plain Python and reference agree (tests/differential has all)."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def cases() -> Iterator[Any]:
     for op in table().values():
         if op.kind in (Kind.INPUT, Kind.CONTROL, Kind.SYMBOLIC) or op.name == "result":
             continue
-        for at, sample in enumerate(op.samples):
+        for sample in op.samples[:1]:
             starred = any(d == "*" for d, _ in sample.inputs)
-            for name in op.dtypes if starred else ("-",):
-                yield pytest.param(op, sample, name, id=f"{op.name}-{at}-{name}")
+            for name in dict.fromkeys((op.dtypes[0], op.dtypes[-1])) if starred else ("-",):
+                yield pytest.param(op, sample, name, id=f"{op.name}-{name}")
 
 
 def draw(sample: Sample, name: str) -> list[Any]:
