@@ -357,7 +357,7 @@ class _Maker:
                 start, step = self.rng.randrange(extent), self.rng.choice([1, 1, 2])
                 return start, (d - 1 - start) // step + 1, step
             case "end":
-                size = self.rng.randint(1, extent)
+                size = self.rng.randint(1, max(extent - 1, 1))
                 return d - size, size, 1
         return 0, d, 1
 

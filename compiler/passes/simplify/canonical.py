@@ -298,7 +298,8 @@ def sum_of_broadcast(b: Builder, n: Node) -> Node | None:
     repeated = [a for a in axes if a not in dims]
     if not repeated:
         return None
-    count = b.dim(product([x.shape[a] for a in repeated]))
+    # An argument of the kernel, also where it is a number by now: the next size must not need another kernel.
+    count = b.extent(value=product([x.shape[a] for a in repeated]))
     inner = source
     summed = tuple(i for i, d in enumerate(dims) if d in axes)
     if summed:
