@@ -17,15 +17,25 @@ from .linear_functions import each
 Pairs = tuple[tuple[int, int], ...]
 
 
-def _constant(b: Builder, x: Node, pads: Pairs, value: Any) -> Node:
-    full = (*((0, 0, 0) for _ in range(len(x.shape) - len(pads))), *((low, high, 0) for low, high in pads))
-    return b.pad(x, b.like(value, x), pads=full)
-
-
 def _cut(b: Builder, x: Node, axis: int, start: int, size: int) -> Node:
     starts = tuple(start if i == axis else 0 for i in range(len(x.shape)))
     sizes = tuple(size if i == axis else d for i, d in enumerate(x.shape))
     return b.slice(x, start=starts, size=sizes, step=(1,) * len(x.shape))
+
+
+def _cropped(b: Builder, x: Node, axis: int, low: int, high: int) -> Node:
+    """What negative pads leave. (A crop is a slice of its own, not a negative pad: sizes in a graph may become named
+    ones, which stand for numbers that are not negative.)"""
+    start, end = max(-low, 0), max(-high, 0)
+    return _cut(b, x, axis, start, x.shape[axis] - start - end) if start or end else x
+
+
+def _constant(b: Builder, x: Node, pads: Pairs, value: Any) -> Node:
+    lead = len(x.shape) - len(pads)
+    for axis, (low, high) in enumerate(pads, lead):
+        x = _cropped(b, x, axis, low, high)
+    full = (*((0, 0, 0) for _ in range(lead)), *((max(low, 0), max(high, 0), 0) for low, high in pads))
+    return b.pad(x, b.like(value, x), pads=full)
 
 
 def _reflected(b: Builder, x: Node, axis: int, low: int, high: int) -> list[Node]:
@@ -67,9 +77,7 @@ def _edges(b: Builder, x: Node, pads: Pairs, mode: str) -> Node:
     """Axis by axis, so that corners repeat what was added before; negative pads crop first."""
     lead = len(x.shape) - len(pads)
     for axis, (low, high) in enumerate(pads, lead):
-        if low < 0 or high < 0:
-            start, end = max(-low, 0), max(-high, 0)
-            x = _cut(b, x, axis, start, x.shape[axis] - start - end)
+        x = _cropped(b, x, axis, low, high)
         parts = _EDGES[mode](b, x, axis, low, high)
         x = b.concat(*parts, axis=axis) if len(parts) > 1 else x
     return x
