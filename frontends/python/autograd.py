@@ -497,17 +497,19 @@ METHODS["retains_grad"] = property(lambda self: self.__dict__.get("retains_grad"
 class GradFn:
     """What computed a tensor, by name (`AddBackward0`), with the functions before it."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(self, op: str, node: Node | None = None) -> None:
+        self._op, self._node = op, node
 
     def name(self) -> str:
         """The name PyTorch gives such a function."""
-        words = "".join(w.capitalize() for w in self._node.op.name.split("_"))
-        return f"{words}Backward0"
+        return "".join([w.capitalize() for w in self._op.split("_")]) + "Backward0"
 
     @property
     def next_functions(self) -> tuple[tuple[GradFn, int], ...]:
-        return tuple([(GradFn(i), 0) for i in _flows(self._node) if i.op.kind.value != "input"])
+        """The functions that computed the operands, as far as they are known."""
+        if self._node is None:
+            return ()
+        return tuple([(GradFn(i.op.name, i), 0) for i in _flows(self._node) if i.op.kind.value != "input"])
 
     def __repr__(self) -> str:
         return f"<{self.name()}>"
@@ -518,9 +520,10 @@ def grad_fn(t: Tensor) -> GradFn | None:
     if t.is_leaf:
         return None
     cell = t._cell
-    if cell.node is not None:
-        return GradFn(node_of(t))
-    return GradFn(cell.history.node) if cell.history is not None else GradFn(node_of(t))
+    if t._view is not None and t._view.steps:
+        return GradFn("view")
+    node = cell.node if cell.stale else cell.history.node if cell.history is not None else None
+    return GradFn(cell.made_by or "unknown") if node is None else GradFn(node.op.name, node)
 
 
 class _VariableType(type):

@@ -67,6 +67,7 @@ class Entry:
     Attributes:
         program: what runs, or None if nothing is computed.
         sources: by leaf index an Argument, Cell, Hyper or Fixed.
+        copied: outputs that are copies of leaves, taken before the run.
         donated: leaf indices whose memory an output takes.
         hypers: numbers read at each call, with their value at the capture.
         fallback: by leaf index the value of numbers that cannot be read again.
@@ -76,11 +77,12 @@ class Entry:
         results: for each returned tensor a Same, or (output, tracked, dtype); `tree` is the structure around them.
     """
 
-    __slots__ = ("donated", "fallback", "grads", "hypers", "initial_grads", "program", "results", "sources", "tree",
-                 "written")
+    __slots__ = ("copied", "donated", "fallback", "grads", "hypers", "initial_grads", "program", "results", "sources",
+                 "tree", "written")
 
     program: Program | None
     sources: list[Any]
+    copied: list[Copied]
     donated: set[int]
     hypers: list[tuple[Hyper, Any]]
     fallback: dict[int, Any]
@@ -142,12 +144,13 @@ class _Outputs:
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
+        self.copied: dict[Node, Copied] = {}
         self._position: dict[Node, int] = {}
 
     def add(self, node: Node) -> Any:
         """The number of an output, or a Copied for a leaf."""
         if node.op.name == "input":
-            return Copied(node.attrs.index, node.dtype)
+            return self.copied.setdefault(node, Copied(node.attrs.index, node.dtype))
         at = self._position.get(node)
         if at is None:
             at = self._position[node] = len(self.nodes)
@@ -181,6 +184,7 @@ def finish(capture: Capture, returned: list[Tensor], tree: Any, keep_grads: bool
     hypers = [(i, o) for i, o in enumerate(trace.owners) if o.__class__ is Hyper]
     entry.hypers = [(o, trace.values[i]) for i, o in hypers]
     entry.fallback = {i: trace.values[i] for i, _ in hypers}
+    entry.copied = list(outputs.copied.values())
     entry.program = None
     try:
         if outputs.nodes:

@@ -41,6 +41,7 @@ class Cell:
         history: what a backward pass needs if the value comes from a trace that has run.
         role: role of the graph input: `parameter`, `state`, `batch`.
         name: name of the graph input, if known.
+        made_by: the operator that computed a value with a history, for `grad_fn`.
         error: why the value was lost, if the run that should have produced it failed.
     """
 
@@ -60,6 +61,7 @@ class Cell:
     history: Any = None
     role: str = "batch"
     name: str | None = None
+    made_by: str = ""
     error: BaseException | None = None
     last: tuple[int, Node] | None = None
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import types
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -119,10 +119,11 @@ def _pattern(leaves: Sequence[Tensor]) -> tuple[int, ...]:
 # --- running ----------------------------------------------------------------------------------------------------------
 def _run(entry: Entry, leaves: Sequence[Tensor]) -> Any:
     values = [_value(entry, index, source, leaves) for index, source in enumerate(entry.sources)]
+    copies = {c: np.array(values[c.index], dtype=c.dtype.numpy, order="C", copy=True) for c in entry.copied}
     outputs = entry.program.run(values) if entry.program is not None else []
     stats.ran()
     for target, at in entry.written:
-        array = _output(at, outputs, values)
+        array = _output(at, outputs, copies)
         if target.__class__ is int:
             _store(leaves[target], array)
         else:
@@ -131,8 +132,8 @@ def _run(entry: Entry, leaves: Sequence[Tensor]) -> Any:
         t = leaves[number] if number is not None else ref()
         if t is not None:
             t._grad = None if what is None else consumed() if what is consumed else over(
-                materialised(_output(what, outputs, values), t._dtype))
-    return unflatten(entry.tree, iter(list(_results(entry, outputs, values, leaves))))
+                materialised(_output(what, outputs, copies), t._dtype))
+    return unflatten(entry.tree, iter(list(_results(entry, outputs, copies, leaves))))
 
 
 def _value(entry: Entry, index: int, source: Any, leaves: Sequence[Tensor]) -> Any:
@@ -152,11 +153,9 @@ def _value(entry: Entry, index: int, source: Any, leaves: Sequence[Tensor]) -> A
     return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
 
-def _output(at: Any, outputs: Sequence[Array], values: Sequence[Any]) -> Array:
-    """An output's array, or a copy of a leaf's value."""
-    if at.__class__ is Copied:
-        return np.array(values[at.index], dtype=at.dtype.numpy, order="C", copy=True)
-    return outputs[at]  # type: ignore[no-any-return]
+def _output(at: Any, outputs: Sequence[Array], copies: Mapping[Copied, Array]) -> Array:
+    """An output's array, or the copy of a leaf's value."""
+    return copies[at] if at.__class__ is Copied else outputs[at]
 
 
 def _give(cell: Cell, array: Array) -> None:
@@ -179,19 +178,18 @@ def _store(t: Tensor, array: Array) -> None:
         t._cell.version += 1
 
 
-def _results(entry: Entry, outputs: Sequence[Array], values: Sequence[Any],
+def _results(entry: Entry, outputs: Sequence[Array], copies: Mapping[Copied, Array],
              leaves: Sequence[Tensor]) -> Iterator[Tensor]:
-    taken = {at for _, at in entry.written if at.__class__ is int}
+    taken = {at for _, at in entry.written}
     for what in entry.results:
         if what.__class__ is Same:
             yield what.tensor if what.number is None else leaves[what.number]
             continue
         at, tracked, dtype = what
-        array = _output(at, outputs, values)
-        if at.__class__ is int:
-            if at in taken:
-                array = array.copy()
-            taken.add(at)
+        array = _output(at, outputs, copies)
+        if at in taken:
+            array = array.copy()
+        taken.add(at)
         made = over(materialised(array, dtype))
         made._cell.tracked = tracked  # its history was used up inside
         yield made

@@ -64,16 +64,16 @@ def _run(held: list[Cell]) -> None:
     nodes: list[Node] = []
     donations: list[int | None] = []
     position: dict[Node, int] = {}
-    copies: list[tuple[Cell, Node]] = []
+    copies: dict[Node, Array] = {}
     for cell in held:
         node = cell.node
         assert node is not None
-        if node in position or node.op.name == "input":
-            copies.append((cell, node))
-            continue
-        position[node] = len(nodes)
-        nodes.append(node)
-        donations.append(_donation(cell))
+        if node.op.name == "input":
+            copies[node] = _leaf_value(node)
+        elif node not in position:
+            position[node] = len(nodes)
+            nodes.append(node)
+            donations.append(None if kept else _donation(cell))
     residuals: tuple[Node, ...] = ()
     if kept:
         from .history import residual_nodes
@@ -90,23 +90,32 @@ def _run(held: list[Cell]) -> None:
         program = _programs.get(key)
         if program is None:
             program = _first(key)
+        _free_donated(donations)
         results = program.run(trace.values)
         stats.ran()
-    taken: set[int] = set()
+    taken: set[Node] = set()
     for cell in held:
         node = cell.node
         assert node is not None
-        if node.op.name == "input":
-            value = _leaf_value(node)
-        else:
-            at = position[node]
-            value = results[at].copy() if at in taken else results[at]
-            taken.add(at)
-        _settle(cell, value)
+        value = results[position[node]] if node in position else copies[node]
+        _settle(cell, value.copy() if node in taken else value)
+        taken.add(node)
     if kept:
         from .history import keep
 
         keep(kept, {node: results[position[node]] for node in residuals})
+
+
+def _free_donated(donations: list[int | None]) -> None:
+    """Memory that an output will take must be nobody else's: what is still read elsewhere is copied first."""
+    values, owners = TRACE.values, TRACE.owners
+    for index in donations:
+        if index is None:
+            continue
+        cell, array = owners[index], values[index]
+        known = 2 + (len(cell.mates()) if cell.alias is not None else 1) if array is cell.buffer else 2
+        if not array.flags.writeable or held_elsewhere(array, known):
+            values[index] = array.copy()
 
 
 def _leaf_value(node: Node) -> Array:
@@ -127,17 +136,11 @@ def _first(key: tuple[tuple[Node, ...], tuple[int | None, ...]]) -> Program:
 
 
 def _donation(cell: Cell) -> int | None:
-    """The leaf whose memory the cell's new value may take: the cell's own old memory, if nobody else reads it."""
+    """The leaf whose memory the cell's new value takes: the one that stands for its old value."""
     last = cell.last
-    if last is None or cell.buffer is None:
+    if last is None or last[0] >= len(TRACE.owners) or TRACE.owners[last[0]] is not cell:
         return None
-    index = last[0]
-    values = TRACE.values
-    if index >= len(values) or values[index] is not cell.buffer or TRACE.owners[index] is not cell:
-        return None
-    buffer = cell.buffer
-    owners = 2 + (len(cell.mates()) if cell.alias is not None else 1)  # the cells', the trace's, and this one
-    return None if held_elsewhere(buffer, owners) else index
+    return last[0]
 
 
 def _kept_histories(held: list[Cell]) -> list[tuple[Cell, Node]]:
@@ -156,6 +159,8 @@ def _settle(cell: Cell, value: Array) -> None:
             np.copyto(cell.buffer, value)
         value = cell.buffer
     for mate in cell.mates() if cell.alias is not None else (cell,):
+        if mate.tracked and mate.leaf is None and mate.node is not None:
+            mate.made_by = mate.node.op.name
         mate.buffer = value
         mate.stale = False
         mate.node = None

@@ -110,7 +110,8 @@ class Template:
                 self.scalars.append((len(specs), n.dtype.numpy))
             role = "hyper" if scalar else _role(owner)
             name = _unique(_base_name(owner, len(specs)), names)
-            specs.append(InputSpec(name, n.tensor_type, role, _element(values[index], n.dtype).item() if scalar else None))
+            default = _element(values[index], n.dtype).item() if scalar else None
+            specs.append(InputSpec(name, n.tensor_type, role, default))
         outputs = rebuild(self.outputs, leaves.get)
         donations = tuple([None if d is None else position.get(d) for d in self.donations])
         output_names = _output_names(specs, donations)

@@ -69,6 +69,7 @@ class Trace:
         freed: nodes whose backward pass has run without retain_graph.
         dead: leaves whose history was freed before they were materialised.
         segments: histories of earlier traces that were imported here.
+        calls: where models were called from outside of gradient mode.
         retained: weak references to non-leaf tensors that keep their gradient (across flushes).
         room: operators left before the trace is flushed; negative once a step was marked.
         grad: whether histories are recorded (`no_grad` clears it).
@@ -80,7 +81,7 @@ class Trace:
         writes: (cell, node, stale, tracked) before each write while a body is traced, or None.
     """
 
-    __slots__ = ("barrier", "capture", "dead", "depth", "epoch", "freed", "grad", "grad_leaves", "owners", "pending",
+    __slots__ = ("barrier", "calls", "capture", "dead", "depth", "epoch", "freed", "grad", "grad_leaves", "owners", "pending",
                  "retained", "room", "seen", "segments", "stepped", "tracked", "values", "writes")
 
     def __init__(self) -> None:
@@ -102,6 +103,7 @@ class Trace:
         self.freed: set[Node] = set()
         self.dead: list[Node] = []
         self.segments: list[Any] = []
+        self.calls: set[Place] = set()
         self.room = LIMIT
         self.stepped = False
         self.tracked = False
@@ -478,6 +480,23 @@ def after_zero_grad() -> None:
         from .flush import flush
 
         flush("step")
+
+
+def model_called() -> None:
+    """An outermost module is about to run.
+
+    Outside of gradient mode, a second call from the same line is the next turn of an evaluation or generation loop:
+    what the turn before left pending runs first, so that one turn is one graph, however long the loop.
+    """
+    trace = TRACE
+    if trace.grad or trace.barrier is not None:
+        return
+    place = here(3)
+    if place in trace.calls and trace.pending:
+        from .flush import flush
+
+        flush("loop")
+    TRACE.calls.add(place)
 
 
 def need_values(what: str, location: Location | None = None) -> None:

@@ -289,3 +289,55 @@ def test_fast_path_runs_without_recording() -> None:
     stats.reset()
     f(x)
     assert stats.traced == stats.compiled == 0 and stats.runs == 1
+
+
+def test_a_copy_of_state_is_taken_before_it_is_replaced() -> None:
+    total = tm.zeros(2)
+
+    @tm.compile
+    def f(x: tm.Tensor) -> tuple:
+        old = tm.cat([total])
+        total.add_(x)
+        return old, total
+
+    assert [f(tm.ones(2))[0].tolist() for _ in range(3)] == [[0, 0], [1, 1], [2, 2]]
+    assert f(tm.ones(2))[1] is total and total.tolist() == [4, 4]
+
+
+def test_modules_follow_train_and_eval() -> None:
+    from tracemill import nn
+
+    model = tm.compile(nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5)))
+    x = tm.ones(4, 3)
+    with tm.no_grad():
+        model.eval()
+        first = model(x)
+        assert (model(x) == first).all()
+        model.train()
+        assert (model(x) == 0).any()
+        model.eval()
+        assert (model(x) == first).all()
+    assert len(model.state_dict()) == 2
+
+
+def test_learning_rates_are_read_at_each_call() -> None:
+    from tracemill import optim
+
+    w = tm.nn.Parameter(tm.ones(1))
+    opt = optim.SGD([w], lr=1.0)
+
+    @tm.compile
+    def step() -> None:
+        opt.zero_grad()
+        w.sum().backward()
+        opt.step()
+
+    values = []
+    for lr in (1.0, 0.5, 0.25, 0.25):
+        opt.param_groups[0]["lr"] = lr
+        step()
+        values.append(w.item())
+    assert values == [0.0, -0.5, -0.75, -1.0] and step.captures == 1
+    opt.param_groups[0]["weight_decay"] = 0.5
+    step()
+    assert w.item() == pytest.approx(-1.0 - 0.25 * (1.0 - 0.5)) and step.captures == 2

@@ -192,3 +192,14 @@ def test_programs_are_found_again_after_other_traces(graphs: list) -> None:
             run(tm.log(x))
     assert len(graphs) == 2
     assert program._families
+
+
+def test_turns_of_an_evaluation_loop_are_one_graph(graphs: list) -> None:
+    model = tm.nn.Linear(3, 2)
+    correct = tm.zeros(())
+    with tm.no_grad():
+        for _ in range(6):
+            correct += tm.exp(model(tm.ones(4, 3)) * 0.0).sum()
+    assert correct.item() == 48
+    assert max(len(with_op([g], "exp")[0].nodes) if with_op([g], "exp") else 0 for g in graphs) < 40
+    assert stats.runs >= 6

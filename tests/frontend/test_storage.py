@@ -228,6 +228,38 @@ def test_a_live_array_prevents_donation() -> None:
     assert old is not None and old.tolist() == [1, 2] and values(w) == [0, 0]
 
 
+def test_a_copy_of_a_leaf_is_taken_before_its_memory_is_reused() -> None:
+    x = tm.tensor([1.0, 2.0])
+    kept = x * 1.0
+    flush("test")
+    kept = x.detach()[:]
+    y = x + 0.0
+    old = tm.cat([x])
+    with tm.no_grad():
+        x.add_(y)
+    assert values(old) == [1, 2] and values(kept) == [2, 4] and values(x) == [2, 4]
+
+
+def test_histories_keep_the_old_value_of_a_parameter_updated_in_the_same_run() -> None:
+    w = tm.tensor([3.0], requires_grad=True)
+    loss = (w * w).sum()
+    with tm.no_grad():
+        w.mul_(100.0)
+    assert loss.item() == 9
+    loss.backward()
+    assert values(w.grad) == [6] and values(w) == [300]
+
+
+def test_donation_does_not_change_the_graph() -> None:
+    w = tm.tensor([1.0, 2.0], requires_grad=True)
+    for i in range(4):
+        held = w._cell.buffer if i % 2 else None
+        _step(w)
+        flush("test")
+        del held
+    assert stats.traced <= 1
+
+
 def test_data_shares_and_escapes_autograd() -> None:
     w = tm.tensor([1.0, 2.0], requires_grad=True)
     y = w * 3.0

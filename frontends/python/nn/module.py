@@ -11,7 +11,7 @@ from .. import device, dtypes, version
 from ..autograd import no_grad
 from ..place import enter_scope, scope
 from ..tensor import Parameter, Tensor
-from ..trace import after_zero_grad
+from ..trace import after_zero_grad, model_called
 from . import state
 from .hooks import RemovableHandle, register
 
@@ -118,6 +118,7 @@ class Module:
             enter_scope(before)
 
     def _call_root(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        model_called()
         table = self.__dict__["_paths"]
         if table.stamp != _calls.structure:
             self._name_parts(table)
