@@ -1,0 +1,1 @@
+"""The Python frontend: PyTorch-style scripts become graphs of the IR."""
