@@ -90,12 +90,14 @@ def build(body: Graph, inputs: Sequence[int]) -> Built:
             slots[name] = Slot("input", inputs[n.attrs.index])
     values = Values(sizes, space, operands)
     located = _located(nodes, reductions, sizes, space)
-    results = []
-    for k, out in enumerate(body.outputs):
-        target = Operand(f"y{k}", out.dtype, sizes.shape(out), output=True)
-        slots[target.name] = Slot("result", k)
-        results.append(target)
-        values.store(out, located.get(out) or space.locate(target.extents), target)
+    results = [Operand(f"y{k}", out.dtype, sizes.shape(out), output=True) for k, out in enumerate(body.outputs)]
+    slots |= {target.name: Slot("result", k) for k, target in enumerate(results)}
+    places = [located.get(out) or space.locate(target.extents) for out, target in zip(body.outputs, results, strict=True)]
+    for out, where in zip(body.outputs, places, strict=True):
+        values.value(out, where)
+    # Stores come last: a result may lie in the memory of an operand that another result is made of.
+    for out, where, target in zip(body.outputs, places, results, strict=True):
+        values.store(out, where, target)
     template = "map"
     if reductions:
         template = ("row" if space.kept else "total") if space.by_rows else "column"
