@@ -14,7 +14,7 @@ from ..lower.values import PHILOX_COST
 CHEAP = 4
 # A value may be computed once in each of several kernels instead of being written and read, up to this cost.
 REPEATABLE = 40
-_CHEAP_SCALAR = 2
+_CHEAP_SCALAR = 8
 
 
 class Role(enum.Enum):
