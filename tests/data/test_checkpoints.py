@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 import tracemill as tm
 from tracemill import nn, optim
 from tracemill.ir.errors import CheckpointError
@@ -107,9 +106,16 @@ def test_what_cannot_be_saved_is_refused_with_the_remedy(tmp_path: Path, value: 
 
 def _broken(kind: str, good: bytes) -> bytes:
     return {
-        "empty": b"", "short": good[:5], "half": good[: len(good) // 2], "end": good[:-3], "text": b"hello, this is text",
-        "pickle": pickle.dumps({"a": 1}), "zip": b"PK\x03\x04" + bytes(60), "header": good[:12] + b"\xff\xff" + good[14:],
-        "json": good.replace(b'\\"version\\"', b'\\"vorsion\\"'), "newer": good.replace(b'\\"version\\": 1', b'\\"version\\": 9'),
+        "empty": b"",
+        "short": good[:5],
+        "half": good[: len(good) // 2],
+        "end": good[:-3],
+        "text": b"hello, this is text",
+        "pickle": pickle.dumps({"a": 1}),
+        "zip": b"PK\x03\x04" + bytes(60),
+        "header": good[:12] + b"\xff\xff" + good[14:],
+        "json": good.replace(b'\\"version\\"', b'\\"vorsion\\"'),
+        "newer": good.replace(b'\\"version\\": 1', b'\\"version\\": 9'),
     }[kind]
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 import tracemill as tm
 from tracemill.utils.data import (
     BatchSampler,
@@ -53,7 +52,7 @@ def test_shuffling_repeats_with_the_seed() -> None:
     tm.manual_seed(3)
     assert labels(loader) == first
     assert first != second
-    assert sorted(sum(first, [])) == list(range(100))
+    assert sorted(label for batch in first for label in batch) == list(range(100))
 
 
 def test_a_loader_may_have_a_generator_of_its_own() -> None:
@@ -164,7 +163,7 @@ def test_samplers() -> None:
     assert len(BatchSampler(SequentialSampler(range(5)), 2, True)) == 2
     assert sorted(SubsetRandomSampler([4, 6, 8])) == [4, 6, 8]
     assert len(list(RandomSampler(range(3), replacement=True, num_samples=50))) == 50
-    assert sorted(list(RandomSampler(range(3), num_samples=6))) == [0, 0, 1, 1, 2, 2]
+    assert sorted(RandomSampler(range(3), num_samples=6)) == [0, 0, 1, 1, 2, 2]
 
 
 def test_weighted_sampling() -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 import tracemill as tm
 import tracemill.nn.functional as F
 from tracemill.ir.errors import DTypeError, ShapeError
@@ -121,7 +120,8 @@ def _windows(x: Array, k: int, s: int, p: int, ceil: bool, f: Callable[[Array, i
     return out
 
 
-@pytest.mark.parametrize(("k", "s", "p", "ceil"), [(2, 2, 0, False), (3, 2, 1, False), (3, 2, 1, True), (2, 3, 1, True)])
+@pytest.mark.parametrize(("k", "s", "p", "ceil"),
+                         [(2, 2, 0, False), (3, 2, 1, False), (3, 2, 1, True), (2, 3, 1, True)])
 def test_pooling(k: int, s: int, p: int, ceil: bool) -> None:
     x = wave(2, 3, 10)
     a = x.numpy()

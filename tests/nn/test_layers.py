@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 import tracemill as tm
 from tracemill import nn
 from tracemill.ir.errors import DTypeError, ShapeError

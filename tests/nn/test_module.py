@@ -7,7 +7,6 @@ import pickle
 from typing import Any
 
 import pytest
-
 import tracemill as tm
 from tracemill import nn
 from tracemill.frontends.python import engine, version
@@ -44,7 +43,8 @@ def test_text_is_pytorchs() -> None:
   )
   (norm): BatchNorm1d(4, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)
 )"""
-    assert repr(nn.ModuleList([nn.ReLU(), nn.ReLU(), nn.Tanh()])) == "ModuleList(\n  (0-1): 2 x ReLU()\n  (2): Tanh()\n)"
+    short = nn.ModuleList([nn.ReLU(), nn.ReLU(), nn.Tanh()])
+    assert repr(short) == "ModuleList(\n  (0-1): 2 x ReLU()\n  (2): Tanh()\n)"
 
 
 def test_a_shared_parameter_counts_once() -> None:
@@ -267,3 +267,13 @@ def test_gradient_clipping_and_vectors() -> None:
     vector = nn.utils.parameters_to_vector(net.parameters())
     nn.utils.vector_to_parameters(vector.detach() * 0, net.parameters())
     assert net.weight.abs().max().item() == 0
+
+
+def test_sequences_are_padded_and_unpadded() -> None:
+    from tracemill.nn.utils.rnn import pad_sequence, unpad_sequence
+
+    given = [tm.ones(2, 3), tm.ones(4, 3)]
+    padded = pad_sequence(given, batch_first=True, padding_value=-1.0)
+    assert padded.shape == (2, 4, 3)
+    assert padded[0, :, 0].tolist() == [1.0, 1.0, -1.0, -1.0]
+    assert [t.shape[0] for t in unpad_sequence(padded, tm.tensor([2, 4]), batch_first=True)] == [2, 4]

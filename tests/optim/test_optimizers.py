@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 import tracemill as tm
 import tracemill.nn.functional as F
 from tracemill import nn, optim

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 import tracemill as tm
 from tracemill import nn, optim
 from tracemill.optim import lr_scheduler as schedules
@@ -100,7 +99,7 @@ def test_wrong_arguments() -> None:
         schedules.StepLR(None, 2)
     with pytest.raises(ValueError, match="Starting multiplicative factor"):
         schedules.LinearLR(optimizer(), 0.0)
-    with pytest.raises(ValueError, match="Factor should be < 1.0"):
+    with pytest.raises(ValueError, match=r"Factor should be < 1\.0"):
         schedules.ReduceLROnPlateau(optimizer(), factor=1.0)
     with pytest.raises(ValueError, match="Tried to step 4 times"):
         opt = optimizer()

@@ -78,5 +78,29 @@ def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
             start += p.numel()
 
 
-__all__ = ["clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm", "parameters_to_vector",
-           "vector_to_parameters"]
+def pad_sequence(sequences: Any, batch_first: bool = False, padding_value: float = 0.0,
+                 padding_side: str = "right") -> Tensor:
+    """Sequences [length, …] stacked as [longest, batch, …] ([batch, longest, …] with batch_first), filled up."""
+    from ..ops_join import stack
+    from .shape_functions import pad
+
+    given = list(sequences)
+    if not given:
+        raise RuntimeError("pad_sequence: received an empty list of sequences")
+    longest = max(t._shape[0] for t in given)
+    padded = []
+    for t in given:
+        missing = longest - t._shape[0]
+        ends = (missing, 0) if padding_side == "left" else (0, missing)
+        padded.append(pad(t, (0, 0) * (t.dim() - 1) + ends, value=padding_value))
+    return stack(padded, 0 if batch_first else 1)
+
+
+def unpad_sequence(padded_sequences: Tensor, lengths: Tensor, batch_first: bool = False) -> list[Tensor]:
+    """The sequences that `pad_sequence` stacked."""
+    x = padded_sequences if batch_first else padded_sequences.transpose(0, 1)
+    return [x[i, :n] for i, n in enumerate(lengths.tolist())]
+
+
+__all__ = ["clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm", "pad_sequence",
+           "parameters_to_vector", "unpad_sequence", "vector_to_parameters"]
