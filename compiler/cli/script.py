@@ -118,9 +118,10 @@ def run_command(script: str, args: tuple[str, ...], as_torch: bool, stats_file: 
 @click.command("compile")
 @AS_TORCH
 @click.option("--graphs", "limit", type=click.IntRange(1), metavar="N", help="Stop the script after N graphs.")
+@click.option("--kernels", "listing", is_flag=True, help="List the kernels: launches, and the operators they compute.")
 @click.argument("script")
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
-def compile_command(script: str, args: tuple[str, ...], as_torch: bool, limit: int | None) -> int:
+def compile_command(script: str, args: tuple[str, ...], as_torch: bool, limit: int | None, listing: bool) -> int:
     """Run SCRIPT to fill the caches, then print its graphs with their kernels and peak bytes.
 
     The script's own options follow `--`.
@@ -137,6 +138,8 @@ def compile_command(script: str, args: tuple[str, ...], as_torch: bool, limit: i
     finally:
         stop()
     _print_graphs(seen)
+    if listing:
+        _print_kernels(seen)
     return code
 
 
@@ -174,3 +177,17 @@ def _print_graphs(seen: Sequence[Any]) -> None:
         cells = [c.rjust(w) if 0 < i < 5 else c.ljust(w) for i, (c, w) in enumerate(zip(row, width, strict=True))]
         click.echo("  ".join(cells).rstrip())
     click.echo(f"{len(seen)} graph{'s' * (len(seen) != 1)}, {len(kernels)} distinct kernels")
+
+
+def _print_kernels(seen: Sequence[Any]) -> None:
+    """Each kernel once: how many launches of all graphs call it, and what the first of them computes."""
+    from ...runtime.plan import KernelCall
+
+    launches: dict[str, list[str]] = {}
+    for compiled in seen:
+        for _, entry in compiled.plan.flat:
+            if isinstance(entry, KernelCall):
+                launches.setdefault(entry.kernel, []).append(entry.node)
+    click.echo()
+    for kernel, nodes in launches.items():
+        click.echo(f"{kernel}  {len(nodes):4}  {nodes[0]}")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from .conftest import Command
 
@@ -161,9 +164,11 @@ def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
 
 def test_compile_prints_graphs_kernels_and_bytes(process: Command, tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(LINEAR_REGRESSION)
-    done = process("compile", "--as-torch", "--graphs", "2", "train.py")
+    done = process("compile", "--as-torch", "--graphs", "2", "--kernels", "train.py")
     assert done.code == 0, done.err
-    lines = done.out.splitlines()
+    table, _, kernels = done.out.partition("\n\n")
+    assert all(line.startswith("tm_") for line in kernels.splitlines()) and "dot" in kernels
+    lines = table.splitlines()
     assert lines[0].split() == ["graph", "nodes", "launches", "kernels", "peak", "bytes", "plan"]
     assert any(line.startswith("step ") for line in lines) and lines[-1].startswith("2 graphs, ")
 
@@ -231,3 +236,23 @@ def test_an_interrupt_has_its_own_exit_code(process: Command, tmp_path: Path) ->
     (tmp_path / "s.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n")
     done = process("run", "s.py")
     assert (done.code, done.err.strip()) == (130, "interrupted")
+
+
+def test_a_progress_bar_appears_for_long_compilations(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tracemill.compiler.cli import report
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    bar = report.CompileBar()
+    bar(0, 4)
+    bar(1, 4)
+    assert bar.bar is None
+    bar.started -= 1.5
+    bar(2, 4)
+    assert bar.bar is not None
+    bar(4, 4)
+    assert bar.bar is None and "compiling kernels" in screen.getvalue()
