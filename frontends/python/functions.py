@@ -15,6 +15,7 @@ from . import (
     ops_join,
     ops_math,
     ops_matmul,
+    ops_more,
     ops_reduce,
     ops_shape,
     ops_unary,
@@ -31,6 +32,6 @@ FUNCTIONS["set_printoptions"] = printing.set_printoptions
 
 __all__ = [
     "FUNCTIONS", "METHODS", "autograd", "compile", "control", "creation", "function", "hooks", "indexing",
-    "ops_choice", "ops_index", "ops_join", "ops_math", "ops_matmul", "ops_reduce", "ops_shape", "ops_unary",
+    "ops_choice", "ops_index", "ops_join", "ops_math", "ops_matmul", "ops_more", "ops_reduce", "ops_shape", "ops_unary",
     "printing", "random", "serialization", "stats",
 ]

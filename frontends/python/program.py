@@ -26,6 +26,7 @@ from .trace import NUMBER, Hyper
 
 _MAX_SAMPLES = 6
 _MAX_TEMPLATES = 24
+_MAX_FAMILIES = 4096
 
 
 @dataclass
@@ -204,7 +205,12 @@ def find_program(signature: Signature) -> Program:
     """The program of a trace that no key matches: an existing template at other sizes, or a new one."""
     skeleton, vector, n_leaf = dissect(signature.outputs)
     owners = tuple([o if o == NUMBER or isinstance(o, Hyper) else None for o in signature.owners])
-    family = _families.setdefault((skeleton, signature.donations, owners), _Family())
+    key = (skeleton, signature.donations, owners)
+    family = _families.get(key)
+    if family is None:
+        if len(_families) >= _MAX_FAMILIES:
+            del _families[next(iter(_families))]
+        family = _families[key] = _Family()
     known = family.exact.get(vector)
     if known is not None:
         return Program(known, None)
@@ -214,6 +220,7 @@ def find_program(signature: Signature) -> Program:
         if sizes is not None:
             return Program(template, sizes)
     family.samples.append(vector)
+    del family.samples[:-_MAX_SAMPLES]
     if len(family.samples) > 1 and len(family.templates) < _MAX_TEMPLATES:
         made = _generalise(signature, family, n_leaf)
         if made is not None:
@@ -225,7 +232,7 @@ def find_program(signature: Signature) -> Program:
 def _generalise(signature: Signature, family: _Family, n_leaf: int) -> Program | None:
     """A template in named sizes that explains the samples seen so far."""
     for relate in ("products", "lines", "none"):
-        found = fit(family.samples[-_MAX_SAMPLES:], n_leaf, relate)
+        found = fit(family.samples, n_leaf, relate)
         outputs = symbolic(signature.outputs, found)
         if outputs is None:
             continue

@@ -81,8 +81,10 @@ class Trace:
         writes: (cell, node, stale, tracked) before each write while a body is traced, or None.
     """
 
-    __slots__ = ("barrier", "calls", "capture", "dead", "depth", "epoch", "freed", "grad", "grad_leaves", "owners", "pending",
-                 "retained", "room", "seen", "segments", "stepped", "tracked", "values", "writes")
+    __slots__ = (
+        "barrier", "calls", "capture", "dead", "depth", "epoch", "freed", "grad", "grad_leaves", "owners", "pending",
+        "retained", "room", "seen", "segments", "stepped", "tracked", "values", "writes",
+    )
 
     def __init__(self) -> None:
         self.grad = True

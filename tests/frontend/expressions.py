@@ -430,6 +430,51 @@ A.bool().any(0)
 t.tensor([3,1,2]).sort()[1]
 t.tensor([1,1,0]).argmax()
 t.tensor([True,True]).max()
+A.diff()
+A.diff(2,0)
+A.diff(prepend=A[:,:1])
+(A>0).diff()
+t.trapezoid(A)
+t.trapezoid(A,V)
+t.trapezoid(A,dx=0.5,dim=0)
+t.cumulative_trapezoid(A,dim=1)
+t.gradient(A)[0]
+t.gradient(A,spacing=2.0,dim=1)[0]
+A.cov()
+A.corrcoef()
+V.cov()
+N.nansum()
+N.nansum(1)
+N.nanmean(0)
+N.nanmedian()
+N.nanmedian(1)[0]
+I.mode()[0]
+I.mode(0)[0]
+t.histogram(A,4,range=(-1.,1.))[0]
+t.cross(A[:,:3],B[:,:3],dim=1)
+t.cdist(A,B)
+t.cdist(A,B,p=1)
+t.cdist(C,C)
+t.pdist(A)
+A.renorm(2,0,1.0)
+t.vander(V)
+t.vander(V,3,increasing=True)
+t.combinations(V)
+t.combinations(V,3,True)
+t.heaviside(A.round(),B)
+t.ldexp(A,I)
+t.i0(A*3)
+t.gcd(I,J)
+t.lcm(I,J)
+A.select_scatter(V,0,1)
+A.slice_scatter(B[:2],0,1)
+A.slice_scatter(B[:,:2],1,0,4,2)
+A.diagonal_scatter(V[:3])
+A.sum_to_size(1,4)
+A.sum_to_size(4)
+t.unravel_index(t.tensor([5,11]),(3,4))[1]
+t.nonzero_static(A>0,size=3)
+t.nonzero_static(I>5,size=8)
 '''.strip().split("\n")
 
 # Differentiated with respect to A and B.
@@ -511,6 +556,16 @@ t.diag(A[0])[0].sum()
 t.dist(A,B)
 A.unbind(0)[1].sum()
 A.split(2)[0].sum()
+A.diff().pow(2).sum()
+t.cdist(A,B).sum()
+t.trapezoid(A).sum()
+A.cov().sum()
+A.select_scatter(B[0],0,1).sum()
+A.slice_scatter(B[:2],0,1).sum()
+A.diagonal_scatter(B[0,:3]).sum()
+t.gradient(A)[1].pow(2).sum()
+A.renorm(2,0,1.0).sum()
+t.cross(A[:,:3],B[:,:3],dim=1).sum()
 '''.strip().split("\n")
 
 ERRORS = r'''
@@ -560,11 +615,13 @@ t.linspace(0,1,-1)
 
 
 def operands(t: Any) -> dict[str, Any]:
-    """What the expressions name: float matrices A, B, a batch C, a vector V, integers I, J, and G for gathers."""
+    """What the expressions name: float matrices A, B, a batch C, a vector V, integers I, J, G for gathers,
+    and N with NaNs."""
     r = np.random.default_rng(0)
     arrays = {"A": r.standard_normal((3, 4)), "B": r.standard_normal((3, 4)), "C": r.standard_normal((2, 3, 4)),
               "V": r.standard_normal(4), "I": r.integers(0, 7, (3, 4)), "J": r.integers(1, 5, (3, 4)),
-              "G": np.argsort(r.random((3, 4)), 1)}
+              "G": np.argsort(r.random((3, 4)), 1),
+              "N": np.array([[1.0, np.nan, 3.0, 2.0], [np.nan, 5.0, 0.0, -1.0], [4.0, 2.0, np.nan, np.nan]])}
     return {"t": t} | {k: t.tensor(v.astype("f") if v.dtype.kind == "f" else v) for k, v in arrays.items()}
 
 
