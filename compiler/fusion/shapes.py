@@ -12,11 +12,16 @@ Extents = tuple[Dim, ...]
 
 
 class ReductionSpace(NamedTuple):
-    """What reductions must share to be computed in one kernel."""
+    """What reductions must share to be computed in one kernel.
+
+    `pattern` says of each extent other than 1 whether it is reduced: sums of one [3,3,4] over its first and over its
+    second axis have equal extents but no common space.
+    """
 
     kept: Extents
     reduced: Extents
     by_rows: bool
+    pattern: tuple[bool, ...]
     orders: tuple[Extents, ...]
 
     @property
@@ -35,14 +40,15 @@ def reduction_space(node: Node) -> ReductionSpace:
     shape, axes = node.inputs[0].shape, set(node.attrs.axes)
     kept = extents(d for i, d in enumerate(shape) if i not in axes)
     reduced = extents(d for i, d in enumerate(shape) if i in axes)
-    return ReductionSpace(kept, reduced, not shape or len(shape) - 1 in axes, (extents(shape),))
+    pattern = tuple(i in axes for i, d in enumerate(shape) if d != 1)
+    return ReductionSpace(kept, reduced, not shape or len(shape) - 1 in axes, pattern, (extents(shape),))
 
 
 def common_space(nodes: list[Node]) -> ReductionSpace | None:
     """The space of several reductions, or None if they have no common one."""
     spaces = [reduction_space(n) for n in nodes]
     first = spaces[0]
-    if any(s[:3] != first[:3] for s in spaces):
+    if any(s[:4] != first[:4] for s in spaces):
         return None
     return first._replace(orders=tuple(dict.fromkeys(o for s in spaces for o in s.orders)))
 
