@@ -44,7 +44,8 @@ from .runtime.workers import get_num_threads, set_num_threads
 globals().update(_FUNCTIONS)
 
 strided = "torch.strided"
-contiguous_format, preserve_format, channels_last = "torch.contiguous_format", "torch.preserve_format", "torch.channels_last"
+contiguous_format, preserve_format = "torch.contiguous_format", "torch.preserve_format"
+channels_last = "torch.channels_last"
 newaxis = None
 __version__ = "0.1.0"
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-
 import tracemill as tm
 from tracemill.frontends.python import program
 
