@@ -196,3 +196,11 @@ def equal(input: Tensor, other: Tensor) -> bool:
 for _f in (clamp, clamp_min, clamp_max, masked_fill, lerp, addcmul, addcdiv, nan_to_num):
     METHODS[f"{_f.__name__}_"] = inplace(_f)
 METHODS["clip_"] = METHODS["clamp_"]
+
+
+@function("fill")
+def fill_copy(input: Tensor, value: Any) -> Tensor:
+    """A tensor of the same shape and dtype with one repeated value."""
+    from .creation import full_like
+
+    return full_like(input, value)
