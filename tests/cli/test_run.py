@@ -227,8 +227,10 @@ def test_an_unfit_environment_is_no_fault_of_the_script(process: Command, tmp_pa
     done = process("run", "s.py", env={"TRACEMILL_CACHE_DIR": str(tmp_path / "open")})
     assert done.code == 1 and done.err.startswith("error: the cache folder") and "s.py" not in done.err
     (tmp_path / "file").write_text("")
-    done = process("run", "s.py", env={"TRACEMILL_CACHE_DIR": str(tmp_path / "file" / "below")})
+    env = {"TRACEMILL_CACHE_DIR": str(tmp_path / "file" / "below"), "TRACEMILL_EXPLAIN": "1"}
+    done = process("run", "--stats", "s.json", "s.py", env=env)
     assert (done.code, done.out) == (0, "True\n")
+    assert "no record" in json.loads((tmp_path / "s.json").read_text())["graphs"][0]["miss"]
     assert done.err.startswith("warning: the cache folder") and done.err.count("\n") == 1
 
 
