@@ -5,6 +5,8 @@ Nothing extra is written, and no cycle can arise: all paths from an absorbed nod
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ...ir.graph import Graph
 from ...ir.node import Node
 from ..lower.contraction import has_epilogue
@@ -13,9 +15,14 @@ from .roles import CHEAP, Role, checks, cost, repeats
 from .shapes import common_space, fits, size
 
 
-def absorb(graph: Graph, inlined: set[Node], max_nodes: int) -> Clusters:
-    """Groups of a graph, built from the outputs backwards."""
-    clusters = Clusters(graph, inlined)
+def absorb(graph: Graph, inlined: Iterable[Node], alone: Iterable[Node], max_nodes: int) -> Clusters:
+    """Groups of a graph, built from the outputs backwards.
+
+    Args:
+        inlined: nodes that every reader computes for itself.
+        alone: nodes that stay out of larger groups.
+    """
+    clusters = Clusters(graph, inlined, alone)
     for node in reversed(graph.nodes):
         kind = clusters.roles[node]
         if kind is Role.VIEW:
@@ -39,7 +46,7 @@ def _start(clusters: Clusters, node: Node) -> None:
 
 def _may_join(clusters: Clusters, node: Node, group: Group, max_nodes: int) -> bool:
     """Whether a group may compute a node that only it reads."""
-    if len(group.members) >= max_nodes:
+    if len(group.members) >= max_nodes or node in clusters.alone or not clusters.alone.isdisjoint(group.members):
         return False
     repeated = repeated_in(clusters, node, group)
     match clusters.roles[node]:

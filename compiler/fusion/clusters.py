@@ -64,9 +64,11 @@ class Clusters:
 
     Args:
         inlined: nodes to treat as views although they compute, so that every reader computes them for itself.
+        alone: nodes that stay out of larger groups.
     """
 
-    def __init__(self, graph: Graph, inlined: Iterable[Node] = ()) -> None:
+    def __init__(self, graph: Graph, inlined: Iterable[Node] = (), alone: Iterable[Node] = ()) -> None:
+        self.alone = frozenset(alone)
         self.graph = graph
         self.position = {n: i for i, n in enumerate(graph.nodes)}
         self.owner: dict[Node, Group] = {}

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 from ...ir.graph import Graph
+from ...ir.node import Node
 from .absorb import absorb
 from .clusters import Clusters
 from .inline import inlinable
 from .merge import Merger
-from .peak import peak_bytes
+from .peak import Liveness, peak_bytes
 from .rebuild import rebuild
 from .update import merge_scalars, merge_updates
 
+# What named sizes are taken to be when bytes are compared.
 _TYPICAL = 64
+# Attempts to get below the unfused graph's memory.
+_ROUNDS = 12
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,8 @@ class Fuse:
 
     Values that one group reads join it; cheap values that several read are computed by each; groups that read each
     other's results, or the same tensors, merge where a kernel template covers the union. Choices depend on the graph's
-    structure, not on the numbers of its extents, and no fused graph needs more memory at once than the graph did: if
-    one would, fewer groups are made.
+    structure, not on the numbers of its extents, and no fused graph needs more memory at once than the graph did:
+    where one would, the groups behind it are taken apart.
 
     Attributes:
         max_nodes: most nodes of one group; 1 fuses nothing.
@@ -40,24 +43,23 @@ class Fuse:
             return graph
         sizes = {name: _TYPICAL for name in graph.size_names} | dict(graph.sizes)
         limit = peak_bytes(graph, sizes)
-        for clusters in self._attempts(graph):
-            fused = rebuild(clusters, self.run)
-            if peak_bytes(fused, sizes) <= limit:
+        inlined = inlinable(absorb(graph, (), (), self.max_nodes))
+        alone: set[Node] = set()
+        for _ in range(_ROUNDS):
+            fused, groups = rebuild(self._clusters(graph, inlined, alone), self.run)
+            liveness = Liveness(fused, sizes)
+            if liveness.peak <= limit:
                 return fused
+            # First no value is computed twice, then the groups go that wait for what lies in memory at the peak.
+            late = [n for launch in liveness.waiting() if launch in groups for n in groups[launch].members]
+            if not inlined and alone.issuperset(late):
+                break
+            alone.update(late if not inlined else ())
+            inlined = set()
         return graph
 
-    def _attempts(self, graph: Graph) -> Iterator[Clusters]:
-        """Clusterings, from the most to the least daring."""
-        plain = absorb(graph, set(), self.max_nodes)
-        inlined = inlinable(plain)
-        if inlined:
-            clusters = absorb(graph, inlined, self.max_nodes)
-            yield self._merged(clusters)
-            plain = absorb(graph, set(), self.max_nodes)
-        yield self._merged(plain)
-        yield absorb(graph, set(), self.max_nodes)
-
-    def _merged(self, clusters: Clusters) -> Clusters:
+    def _clusters(self, graph: Graph, inlined: set[Node], alone: set[Node]) -> Clusters:
+        clusters = absorb(graph, inlined, alone, self.max_nodes)
         merger = Merger(clusters, self.max_nodes)
         merger.run()
         merge_scalars(clusters, merger)

@@ -140,6 +140,8 @@ class Merger:
             return None
         if first.core is not None and second.core is not None:
             return None
+        if not self.clusters.alone.isdisjoint(first.members | second.members):
+            return None
         if is_scalar(first) and not is_scalar(second):
             return None
         merged = Group(first.members | second.members, {}, first.repeated | second.repeated,

@@ -18,25 +18,43 @@ def peak_bytes(graph: Graph, sizes: Mapping[str, int]) -> int:
     Args:
         sizes: values of the named sizes.
     """
-    order = schedule(graph, sizes).launches
-    step = {n: i for i, n in enumerate(order)}
-    kept = set(map(_cell, graph.outputs))
-    last: dict[Cell, int] = {(n, k): step[n] for n in order for k in range(len(n.result_types))}
-    for n in order:
-        for cell in map(_cell, n.inputs):
-            if cell in last:
-                last[cell] = max(last[cell], step[n])
-    change = [0] * (len(order) + 1)
-    for (n, k), end in last.items():
-        if (n, k) not in kept:
+    return Liveness(graph, sizes).peak
+
+
+class Liveness:
+    """When each temporary of a graph is alive.
+
+    Attributes:
+        peak: greatest number of bytes alive at once.
+        at: the step of the peak.
+    """
+
+    def __init__(self, graph: Graph, sizes: Mapping[str, int]) -> None:
+        self.order = schedule(graph, sizes).launches
+        self.step = {n: i for i, n in enumerate(self.order)}
+        kept = set(map(_cell, graph.outputs))
+        self.last: dict[Cell, int] = {
+            (n, k): self.step[n] for n in self.order for k in range(len(n.result_types)) if (n, k) not in kept}
+        for n in self.order:
+            for cell in map(_cell, n.inputs):
+                if cell in self.last:
+                    self.last[cell] = max(self.last[cell], self.step[n])
+        change = [0] * (len(self.order) + 1)
+        for (n, k), end in self.last.items():
             nbytes = evaluate(n.result_types[k].nbytes, sizes)
-            change[step[n]] += nbytes
+            change[self.step[n]] += nbytes
             change[end + 1] -= nbytes
-    peak = alive = 0
-    for delta in change:
-        alive += delta
-        peak = max(peak, alive)
-    return peak
+        self.peak, self.at = 0, 0
+        alive = 0
+        for at, delta in enumerate(change):
+            alive += delta
+            if alive > self.peak:
+                self.peak, self.at = alive, at
+
+    def waiting(self) -> list[Node]:
+        """The launches that read, after the peak, what is alive at it: had they run before, less might have been."""
+        alive = {(n, k) for (n, k), end in self.last.items() if self.step[n] <= self.at < end}
+        return [n for n in self.order[self.at + 1:] if any(_cell(i) in alive for i in n.inputs)]
 
 
 def _cell(node: Node) -> Cell:

@@ -12,14 +12,16 @@ from ..passes.rewriting import has_bodies, map_bodies
 from .clusters import Clusters, Group
 
 
-def rebuild(clusters: Clusters, inside: Callable[[Graph], Graph]) -> Graph:
-    """The graph of a clustering.
+def rebuild(clusters: Clusters, inside: Callable[[Graph], Graph]) -> tuple[Graph, dict[Node, Group]]:
+    """The graph of a clustering, and the group that each of its launches is.
 
     Args:
         inside: fuses the body graphs of control flow.
     """
     _split_uncovered(clusters)
-    return clusters.graph.with_outputs(_Rebuild(clusters, inside).run())
+    made = _Rebuild(clusters, inside)
+    graph = clusters.graph.with_outputs(made.run())
+    return graph, made.launches
 
 
 def _split_uncovered(clusters: Clusters) -> None:
@@ -55,6 +57,7 @@ class _Rebuild:
     def __init__(self, clusters: Clusters, inside: Callable[[Graph], Graph]) -> None:
         self.clusters, self._inside = clusters, inside
         self.mapped: dict[Node, Node] = {}
+        self.launches: dict[Node, Group] = {}
         self._bodies: dict[Group, tuple[Graph, list[Node]]] = {}
 
     def run(self) -> list[Node]:
@@ -97,6 +100,7 @@ class _Rebuild:
             self.mapped[node] = node.with_inputs(self._direct(i) for i in node.inputs)
             return
         fused = _fused(group, self.clusters, body, inputs)
+        self.launches[fused] = group
         if len(outputs) == 1:
             self.mapped[node] = fused
         else:

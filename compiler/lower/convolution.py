@@ -111,11 +111,10 @@ class _Convolution:
         values = Values(sizes, space, buffers)
         values.assume(self.core, index, _RESULT)
         located = forward(nodes, {self.core: index}, sizes, space.extents)
-        targets = []
-        for k, out in enumerate(self.body.outputs):
-            target = Operand(f"y{k}", out.dtype, sizes.shape(out), output=True)
-            targets.append(target)
-            values.store(out, located.get(out) or space.locate(target.extents), target)
+        outputs = self.body.outputs
+        targets = [Operand(f"y{k}", o.dtype, sizes.shape(o), output=True) for k, o in enumerate(outputs)]
+        places = [located.get(o) or space.locate(t.extents) for o, t in zip(outputs, targets, strict=True)]
+        values.store_all(outputs, places, targets)
         read = {i.operand for i in values.body if isinstance(i, Load)}
         extra = [o for o in buffers.values() if o.name in read]
         home = flatten(index, shape)

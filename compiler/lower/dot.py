@@ -158,12 +158,11 @@ class _Dot:
         values = Values(self.sizes, replace(self.space, reduced=()), self.operands)
         values.assume(self.core, self.out, _RESULT)
         located = forward(self.nodes, {self.core: self.out}, self.sizes, self.space.extents)
-        targets = []
-        for k, out in enumerate(self.body.outputs):
-            target = Operand(f"y{k}", out.dtype, self.sizes.shape(out), output=True)
-            self.slots[target.name] = Slot("result", k)
-            targets.append(target)
-            values.store(out, located.get(out) or self.space.locate(target.extents), target)
+        outputs = self.body.outputs
+        targets = [Operand(f"y{k}", o.dtype, self.sizes.shape(o), output=True) for k, o in enumerate(outputs)]
+        self.slots |= {t.name: Slot("result", k) for k, t in enumerate(targets)}
+        places = [located.get(o) or self.space.locate(t.extents) for o, t in zip(outputs, targets, strict=True)]
+        values.store_all(outputs, places, targets)
         read = [i.operand for i in values.body if isinstance(i, Load)]
         extra = [o for o in self.operands.values() if o.name in read]
         names = [n.op.name for n in self.nodes if n.op.name not in ("input", "constant", "broadcast", "reshape")]

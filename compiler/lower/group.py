@@ -93,11 +93,7 @@ def build(body: Graph, inputs: Sequence[int]) -> Built:
     results = [Operand(f"y{k}", out.dtype, sizes.shape(out), output=True) for k, out in enumerate(body.outputs)]
     slots |= {target.name: Slot("result", k) for k, target in enumerate(results)}
     places = [located.get(out) or space.locate(target.extents) for out, target in zip(body.outputs, results, strict=True)]
-    for out, where in zip(body.outputs, places, strict=True):
-        values.value(out, where)
-    # Stores come last: a result may lie in the memory of an operand that another result is made of.
-    for out, where, target in zip(body.outputs, places, results, strict=True):
-        values.store(out, where, target)
+    values.store_all(body.outputs, places, results)
     template = "map"
     if reductions:
         template = ("row" if space.kept else "total") if space.by_rows else "column"

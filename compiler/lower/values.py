@@ -54,6 +54,14 @@ class Values:
         self._values[node, index, ""] = name if text == name else self.apply(text, (name,), node.dtype.compute, 2,
                                                                               "round")
 
+    def store_all(self, outputs: Sequence[Node], places: Sequence[Vector], targets: Sequence[Operand]) -> None:
+        """Compute the outputs at the current point, then write them: a result may lie in the memory of an operand
+        that another result is made of."""
+        for out, where in zip(outputs, places, strict=True):
+            self.value(out, where)
+        for out, where, target in zip(outputs, places, targets, strict=True):
+            self.store(out, where, target)
+
     def store(self, node: Node, index: Vector, operand: Operand) -> None:
         """Write an element to an output."""
         value = self.value(node, index)
