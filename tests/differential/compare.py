@@ -39,9 +39,10 @@ def compiled(graph: Graph, inputs: Sequence[Array], fuse: bool = True) -> list[A
     return run.run(copies(inputs))
 
 
-def in_python(graph: Graph, inputs: Sequence[Array], fuse: bool = True, shares: int = 1) -> list[Array]:
+def in_python(graph: Graph, inputs: Sequence[Array], fuse: bool = True, shares: int = 1,
+              sizes: Mapping[str, int] | None = None) -> list[Array]:
     """By the same kernels' sources, run by the Python interpreter in so many shares, the last first."""
-    _, emitted = driver.lower_to_plan(graph, driver.CompileOptions(fuse=fuse))
+    _, emitted = driver.lower_to_plan(graph, driver.CompileOptions(fuse=fuse), sizes)
     kernels = {symbol: plain_kernel(k.source, k.entry) for symbol, k in emitted.kernels.items()}
     plan = replace(emitted.plan, entries=_finely(emitted.plan.entries)) if shares > 1 else emitted.plan
     return run_reference(plan, kernels, copies(inputs), workers=shares, backwards=True)

@@ -1,7 +1,7 @@
 """Run many random graphs through the whole pipeline: `python tests/differential/fuzz.py --graphs 2000 [--first SEED]`.
 
 Every graph is checked forward and gradient: float64 against the reference, float32 against both. With `--all` also that
-fusion, threads and named sizes change no bit. Seeds of failures are printed; `--show SEED` prints a graph.
+fusion, threads and named sizes change no bit. Seeds of failures are printed; `--show SEED` prints a graph. `--plain` runs the kernels as plain Python.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=24)
     parser.add_argument("--unfused", action="store_true", help="one kernel an operator")
     parser.add_argument("--all", action="store_true", help="check bits as well as values")
-    parser.add_argument("--show", type=int)
+    parser.add_argument("--plain", action="store_true", help="kernels as plain Python, none compiled")
+    parser.add_argument("--show", type=int, metavar="SEED", help="print a graph")
     args = parser.parse_args()
     if args.show is not None:
         print(random_graph(args.show, f64, args.nodes).graph)
@@ -35,9 +36,9 @@ def main() -> int:
     for seed in range(args.first, args.first + args.graphs):
         try:
             if args.all:
-                check_all(seed, args.nodes)
+                check_all(seed, args.nodes, args.plain)
             else:
-                check_values(seed, args.nodes, not args.unfused)
+                check_values(seed, args.nodes, not args.unfused, args.plain)
         except Exception:
             failed.append(seed)
             print(f"seed {seed} failed\n{traceback.format_exc(limit=-3)}", flush=True)
