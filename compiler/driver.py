@@ -1,7 +1,8 @@
 """The compiler's front door: a traced graph in, an executable out.
 
 A warm process runs no pass: the plan cache maps the traced graph's structure (with options, CPU and the compiler's own
-digest) to a finished plan, the kernel cache holds the plan's machine code. Neither path imports numba, networkx or lark.
+digest) to a finished plan, the kernel cache holds the plan's machine code. Neither path imports numba, networkx or
+lark.
 """
 
 from __future__ import annotations
@@ -196,7 +197,7 @@ def _compile(
         else ""
     )
     started = time.perf_counter()
-    fused, emitted = lower_to_plan(graph, options, sizes)
+    _, emitted = lower_to_plan(graph, options, sizes)
     seconds = time.perf_counter() - started
     requests = list(emitted.kernels.values())
     kernels = store().get_many(requests, progress=progress)

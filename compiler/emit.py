@@ -1,9 +1,9 @@
 """From a fused graph to a plan: buffers, launches, loops, and the places where workers have to wait.
 
-Every value lives in a `Slot` (an input, an output, a constant, or a temporary of the arena). Emission walks the schedule
-once, notes at which steps each slot is touched, then places temporaries (`memory.place`) and decides the barriers: a
-launch waits if it touches what a launch since the last barrier wrote, writes what one read, or writes to memory that
-one may share because their temporaries are never alive together.
+Every value lives in a `Slot` (an input, an output, a constant, or a temporary of the arena). Emission walks the
+schedule once, notes at which steps each slot is touched, then places temporaries (`memory.place`) and decides the
+barriers: a launch waits if it touches what a launch since the last barrier wrote, writes what one read, or writes to
+memory that one may share because their temporaries are never alive together.
 """
 
 from __future__ import annotations

@@ -162,7 +162,8 @@ def encode(kind: str, value: Any) -> bytes:
     if kind == "float":
         return struct.pack("<d", value)
     if kind == "const":
-        return str(value.type).encode() + b"=" + value.tobytes()
+        data: bytes = value.tobytes()
+        return str(value.type).encode() + b"=" + data
     if kind == "graph":
         digest: bytes = value.digest
         return digest

@@ -41,7 +41,9 @@ class _Alias(Loader):
 
 
 class _Finder(MetaPathFinder):
-    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if name in _COMPANIONS:
             raise ModuleNotFoundError(f"{name} needs the real PyTorch, for which tracemill stands in here (--as-torch)",
                                       name=name)

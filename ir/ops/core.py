@@ -22,9 +22,10 @@ def _infer_input(attrs: Any) -> Type:
 def _infer_result(attrs: Any, t: Type) -> Type:
     if not isinstance(t, TupleType):
         raise DTypeError(f"result projects an operator with several results, got one of type {t}")
-    if not 0 <= attrs.index < len(t.items):
-        raise AttributeValueError(f"result {attrs.index} of an operator with {len(t.items)}")
-    return t.items[attrs.index]
+    index: int = attrs.index
+    if not 0 <= index < len(t.items):
+        raise AttributeValueError(f"result {index} of an operator with {len(t.items)}")
+    return t.items[index]
 
 
 register(

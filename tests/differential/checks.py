@@ -5,8 +5,6 @@ Kernels run compiled or as plain Python, bit for bit the same; compiling them is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from compare import Array, Narrow, Split, assert_close_f64, assert_same_bits, copies, in_python, reference
 from random_graphs import RandomGraph, f32, f64, random_graph, with_sizes
 from tracemill.compiler import driver

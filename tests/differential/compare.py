@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ def in_python(graph: Graph, inputs: Sequence[Array], fuse: bool = True, shares: 
     return run_reference(plan, kernels, copies(inputs), workers=shares, backwards=True)
 
 
-@lru_cache(maxsize=None)
+@cache
 def plain_kernel(source: str, entry: str) -> Any:
     """A kernel as a Python function."""
     return run_python(source, entry)
@@ -179,7 +179,8 @@ class Narrow:
             error, allowed = _error(a, exact), 4 * float(np.spacing(np.float32(np.max(np.abs(exact), initial=FLOOR))))
             if error > 4 * _error(own, exact) + allowed:
                 assert error <= 4 * self.errors[k] + allowed, (
-                    f"{what}, output {k}: error {error:.3g}, the reference's own {self.errors[k]:.3g}, {allowed / 4:.3g} is 1 ULP")
+                    f"{what}, output {k}: error {error:.3g}, the reference's own {self.errors[k]:.3g}, "
+                    f"{allowed / 4:.3g} is 1 ULP")
 
     @property
     def errors(self) -> list[float]:
@@ -214,8 +215,9 @@ class Narrow:
 UNIT = 2.0**-23
 _ROUNDED = (Kind.ELEMENTWISE, Kind.REDUCTION, Kind.CONTRACTION, Kind.SCATTER, Kind.OPAQUE, Kind.CONTROL)
 _WIDE = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide}
-_SELECTIONS = {"neg", "abs", "sign", "select", "clamp", "maximum", "minimum", "max", "min", "sort", "topk", "window_max", "cast",
-               "floor", "ceil", "round", "trunc", "rem", "fmod", "stop_gradient", "scatter", "index_copy", "iota", "extent"}
+_SELECTIONS = {"neg", "abs", "sign", "select", "clamp", "maximum", "minimum", "max", "min", "sort", "topk",
+               "window_max", "cast", "floor", "ceil", "round", "trunc", "rem", "fmod", "stop_gradient", "scatter",
+               "index_copy", "iota", "extent"}
 
 
 def _sum_in_order(x: Array, axes: tuple[int, ...]) -> Array:

@@ -1,7 +1,8 @@
 """Run many random graphs through the whole pipeline: `python tests/differential/fuzz.py --graphs 2000 [--first SEED]`.
 
 Every graph is checked forward and gradient: float64 against the reference, float32 against both. With `--all` also that
-fusion, threads and named sizes change no bit. Seeds of failures are printed; `--show SEED` prints a graph. `--plain` runs the kernels as plain Python.
+fusion, threads and named sizes change no bit. Seeds of failures are printed; `--show SEED` prints a graph. `--plain`
+runs the kernels as plain Python.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from checks import check_all, check_values  # noqa: E402
-from random_graphs import f64, random_graph  # noqa: E402
+from checks import check_all, check_values
+from random_graphs import f64, random_graph
 
 
 def main() -> int:
@@ -43,7 +44,8 @@ def main() -> int:
             failed.append(seed)
             print(f"seed {seed} failed\n{traceback.format_exc(limit=-3)}", flush=True)
         if (seed - args.first + 1) % 50 == 0:
-            print(f"{seed - args.first + 1} graphs, {len(failed)} failed, {time.perf_counter() - start:.0f} s", flush=True)
+            spent = time.perf_counter() - start
+            print(f"{seed - args.first + 1} graphs, {len(failed)} failed, {spent:.0f} s", flush=True)
     print(f"{args.graphs} graphs from seed {args.first}: {len(failed)} failed {failed}")
     return 1 if failed else 0
 

@@ -179,8 +179,8 @@ class _Maker:
     # -- families: each adds one value ------------------------------------------------------------------------------
 
     def unary(self) -> Node:
-        name = self.rng.choice(["neg", "tanh", "sin", "cos", "sigmoid", "erf", "atan", "asinh", "softplus", "gauss", "sqrt1",
-                                "log1", "rsqrt1", "expm1", "gelu", "logit", "erfinv", "lgamma"])
+        name = self.rng.choice(["neg", "tanh", "sin", "cos", "sigmoid", "erf", "atan", "asinh", "softplus", "gauss",
+                                "sqrt1", "log1", "rsqrt1", "expm1", "gelu", "logit", "erfinv", "lgamma"])
         x, b = self.float(), self.b
         match name:
             case "softplus":
@@ -228,7 +228,8 @@ class _Maker:
         b = self.b
         if self.coin(0.3):
             other = b.not_(mask)
-            mask = getattr(b, self.rng.choice(["and_", "or_", "xor"]))(other, b.eq(b.isnan(self.of_shape(mask.shape)), mask))
+            both = getattr(b, self.rng.choice(["and_", "or_", "xor"]))
+            mask = both(other, b.eq(b.isnan(self.of_shape(mask.shape)), mask))
         if self.coin(0.2) and mask.shape:
             axes = self.axes(mask)
             every = getattr(b, self.rng.choice(["any", "all"]))(mask, axes=axes)
@@ -415,7 +416,8 @@ class _Maker:
     def window(self) -> Node:
         b = self.b
         shape = (self.rng.choice([2, B]), 3, self.rng.choice([6, 9]), 8)
-        geometry = {"window": (2, 2), "stride": self.rng.choice([(1, 1), (2, 2)]), "pads": ((1, 0), (0, 1)), "dilation": (1, 1)}
+        geometry = {"window": (2, 2), "stride": self.rng.choice([(1, 1), (2, 2)]), "pads": ((1, 0), (0, 1)),
+                    "dilation": (1, 1)}
         if self.coin():
             return b.window_max(self.of_shape(shape, self.exact), **geometry)
         return self.tame(b.window_sum(self.of_shape(shape), **geometry), 4)
@@ -452,7 +454,8 @@ class _Maker:
         spec = (InputSpec("x", t),)
         arg = input_node(0, t)
         flag = self.input(f"p{len(self.specs)}", (), np.asarray(self.coin()), boolean)
-        node = b.cond(flag, x, then=Graph("", spec, (b.sin(arg),)), other=Graph("", spec, (b.mul(arg, b.like(0.5, arg)),)))
+        node = b.cond(flag, x, then=Graph("", spec, (b.sin(arg),)),
+                      other=Graph("", spec, (b.mul(arg, b.like(0.5, arg)),)))
         return b.result(node, index=0)
 
     def repeat(self) -> Node:
@@ -499,7 +502,8 @@ class _Maker:
         self.rng.shuffle(wanted)
         made = 0
         while made < nodes or len(self.families) < 10:
-            family = wanted.pop() if wanted and self.coin(0.6) else self.rng.choice(["unary", "binary", "movement", "reduction"])
+            family = (wanted.pop() if wanted and self.coin(0.6)
+                      else self.rng.choice(["unary", "binary", "movement", "reduction"]))
             build: Callable[[], Node] = getattr(self, family)
             node = build()
             if self.count(node.shape) > 4000:

@@ -6,7 +6,6 @@ One graph holds all samples of an operator and dtype, so that a case is one comp
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 

@@ -8,7 +8,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 from safetensors import safe_open
-
 from tracemill.ir.arrays import header, read_arrays, write_arrays
 from tracemill.ir.errors import CheckpointError
 
@@ -61,7 +60,7 @@ def test_unfit_files_are_refused(tmp_path: Path, damage: str) -> None:
         file.write_bytes({"empty": b"", "short": data[:-3], "foreign": b"PK\x03\x04" + data,
                           "header": data.replace(b'"shape":[4]', b'"shape":[5]'),
                           "dtype": data.replace(b'"F32"', b'"C64"')}[damage])
-    with pytest.raises(CheckpointError, match="a.safetensors"):
+    with pytest.raises(CheckpointError, match=r"a\.safetensors"):
         read_arrays(file)
 
 

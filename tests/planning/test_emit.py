@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from tracemill.compiler.driver import CompileOptions, compile_graph
 from tracemill.compiler.schedule import producer, schedule
 from tracemill.ir.build import Builder
@@ -136,8 +135,9 @@ def test_scan_cond_and_while() -> None:
     xs = TensorType(f64, (batch, 3))
     t = TensorType(f64, (3,))
     carry, row = input_node(0, t), input_node(1, t)
+    # The carries shift, one passes through.
     body = Graph("", (InputSpec("c", t), InputSpec("d", t), InputSpec("x", t)),
-                 (b.add(carry, input_node(2, t)), carry, b.mul(row, input_node(2, t))))  # carries shift, one passes through
+                 (b.add(carry, input_node(2, t)), carry, b.mul(row, input_node(2, t))))
     specs = (InputSpec("c", t), InputSpec("d", t), InputSpec("xs", xs))
     for reverse in (False, True):
         loop = b.scan(carry, row, input_node(2, xs), body=body, n_carry=2, n_xs=1, length=batch, reverse=reverse)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tracemill.compiler.memory import Interval, align, place
 from tracemill.ir.dims import Dim, evaluate, sym
 
@@ -12,7 +11,9 @@ B = sym("B")
 SIZES: list[Dim] = [0, 4, 64, 100, 4096, 4 * B, 64 * B, B * B, 12 * B + 8, 4 * (B + 1) // 2]
 
 
-def _resolved(placement_offsets: tuple[Dim, ...], lets: tuple[tuple[str, Dim], ...], b: int) -> tuple[list[int], dict[str, int]]:
+def _resolved(
+    placement_offsets: tuple[Dim, ...], lets: tuple[tuple[str, Dim], ...], b: int
+) -> tuple[list[int], dict[str, int]]:
     sizes = {"B": b}
     for name, d in lets:
         sizes[name] = evaluate(d, sizes)

@@ -74,7 +74,7 @@ def test_mistakes_show_line_and_caret(old: str, new: str, message: str, line: in
     text = str(caught.value)
     assert message in text
     assert text.startswith(f"step.ir:{line}:{column}: ")
-    head, source, caret = text.split("\n")
+    _, source, caret = text.split("\n")
     assert source.strip() == broken.splitlines()[line - 1].strip()
     assert caret.index("^") == column + 1
 

@@ -1,4 +1,4 @@
-"""`parse(print(g)) == g` for graphs of every operator, dtype and literal; what is printed once prints the same again."""
+"""`parse(print(g)) == g` for graphs of every operator, dtype and literal; what is printed prints the same again."""
 
 from __future__ import annotations
 

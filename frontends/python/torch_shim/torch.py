@@ -6,6 +6,7 @@ from tracemill.frontends.python.as_torch import install
 
 del sys.modules["torch"]
 install()
-import torch  # noqa: E402  (the alias of tracemill, which takes this module's place)
+# The alias of tracemill, which takes this module's place.
+import torch  # type: ignore[import-not-found]  # noqa: E402
 
 sys.modules["torch"] = torch
