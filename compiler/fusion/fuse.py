@@ -41,7 +41,7 @@ class Fuse:
     def run(self, graph: Graph) -> Graph:
         if self.max_nodes < 2:
             return graph
-        sizes = {name: _TYPICAL for name in graph.size_names} | dict(graph.sizes)
+        sizes = dict.fromkeys(graph.size_names, _TYPICAL) | dict(graph.sizes)
         limit = peak_bytes(graph, sizes)
         inlined = inlinable(absorb(graph, (), (), self.max_nodes))
         alone: set[Node] = set()

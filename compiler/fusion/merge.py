@@ -6,6 +6,7 @@ space that a kernel template covers, and no way from one group to the other thro
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from ...ir.node import Node
@@ -111,7 +112,7 @@ class Merger:
                 readers.setdefault(leaf, []).append(group)
         for groups in readers.values():
             with_reductions = [g for g in groups if g.reductions and g in self.flow]
-            for a, b in zip(with_reductions, with_reductions[1:], strict=False):
+            for a, b in itertools.pairwise(with_reductions):
                 if a in self.flow and b in self.flow and not self._around(b, a) and self._merge(a, b):
                     return True
         return False

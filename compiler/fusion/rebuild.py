@@ -90,16 +90,16 @@ class _Rebuild:
     def _make(self, node: Node) -> None:
         group = self._group(node)
         if group is None:
-            inputs = tuple(self.mapped[i] for i in node.inputs)
-            self.mapped[node] = map_bodies(node, inputs, self._inside) if has_bodies(node) else node.with_inputs(inputs)
+            given = tuple(self.mapped[i] for i in node.inputs)
+            self.mapped[node] = map_bodies(node, given, self._inside) if has_bodies(node) else node.with_inputs(given)
             return
         body, leaves = self._body(group)
         outputs = self.clusters.results(group)
-        inputs = [self.mapped[n] for n in leaves]
+        operands = [self.mapped[n] for n in leaves]
         if len(body.nodes) == 1 + sum(n.op.name in ("input", "constant") for n in body.nodes):
             self.mapped[node] = node.with_inputs(self._direct(i) for i in node.inputs)
             return
-        fused = _fused(group, self.clusters, body, inputs)
+        fused = _fused(group, self.clusters, body, operands)
         self.launches[fused] = group
         if len(outputs) == 1:
             self.mapped[node] = fused

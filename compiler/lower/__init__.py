@@ -18,7 +18,7 @@ _LOOP_NAMES = frozenset({"random_bits", "random_advance"})
 
 def is_loop(op: OpDef) -> bool:
     """Whether an operator is lowered as (part of) a group of loops."""
-    return op.kind in _LOOPS and op.name != "result" or op.name in _LOOP_NAMES
+    return (op.kind in _LOOPS and op.name != "result") or op.name in _LOOP_NAMES
 
 
 def lower(node: Node) -> Lowered:

@@ -16,8 +16,8 @@ def collapse(kernel: Kernel, apart: Sequence[str] = ()) -> Kernel:
     Args:
         apart: axes that stay alone.
     """
-    for which in ("kept", "reduced"):
-        axes: list[Axis] = list(getattr(kernel, which))
+    for reduced in (False, True):
+        axes = list(kernel.reduced if reduced else kernel.kept)
         at = len(axes) - 2
         while at >= 0:
             outer, inner = axes[at], axes[at + 1]
@@ -27,7 +27,7 @@ def collapse(kernel: Kernel, apart: Sequence[str] = ()) -> Kernel:
                 kernel = replace(kernel, body=tuple(_merge(i, outer, inner) for i in kernel.body))
                 axes[at:at + 2] = [merged]
             at -= 1
-        kernel = replace(kernel, **{which: tuple(axes)})
+        kernel = replace(kernel, reduced=tuple(axes)) if reduced else replace(kernel, kept=tuple(axes))
     return kernel
 
 
@@ -64,7 +64,7 @@ def _mentions(atom: str | Compound, name: str) -> bool:
 
 def _merge(instruction: Instruction, outer: Axis, inner: Axis) -> Instruction:
     """The merged axis takes the outer name: the outer terms vanish, the inner ones carry the whole position."""
-    moved = {outer.name: 0, inner.name: sym(outer.name)}
+    moved: dict[str, Dim] = {outer.name: 0, inner.name: sym(outer.name)}
 
     def rename(d: Dim) -> Dim:
         return substitute(d, lambda name: moved.get(name, sym(name))) if isinstance(d, SymDim) else d

@@ -34,11 +34,12 @@ def lower_convolution(body: Graph, inputs: tuple[int, ...], core: Node) -> Lower
     """A body around one convolution as launches."""
     spatial = core.tensor_type.rank - 2
     window = _window(core)
-    if not core.dtype.is_float or spatial > 2 or not all(isinstance(k, int) for k in window):
+    taps = tuple(k for k in window if isinstance(k, int))
+    if not core.dtype.is_float or spatial > 2 or len(taps) < len(window):
         if len(body.nodes) > 1 + len(core.inputs):
             raise CannotLower(f"{core.op.name} of {core.type} has no epilogue")
         return lower_loops(core, inputs)
-    return _Convolution(body, inputs, core, tuple(int(k) for k in window)).lower()
+    return _Convolution(body, inputs, core, taps).lower()
 
 
 def has_epilogue(core: Node) -> bool:
@@ -82,8 +83,9 @@ class _Convolution:
     def lower(self) -> Lowered:
         """One launch."""
         pairs: list[tuple[int, int]] = []
+        extra: tuple[Dim, ...] = ()
         if self.body.outputs == (self.core,):
-            source, operands, extra = self.spec.kernel(), [Slot("result", 0)], ()
+            source, operands = self.spec.kernel(), [Slot("result", 0)]
             text = f"# {self.core.op.name}\n"
         else:
             source, operands, extra, kernel = self._fused()
@@ -96,8 +98,9 @@ class _Convolution:
         d = self.dims
         work = 2 * d.batch * d.groups * d.channels * d.filters * d.out_h * d.out_w * product(list(_window(self.core)))
         outputs = sum(s.role == "result" for s in operands)
-        return Lowered((Launch(replace(source, source=module(source.source)), (*sides, *operands),
-                               (*self.dims, *extra), steps, outputs, scratch=scratch, work=work, ir=text),), in_place=tuple(pairs))
+        launch = Launch(replace(source, source=module(source.source)), (*sides, *operands), (*self.dims, *extra), steps,
+                        outputs, scratch=scratch, work=work, ir=text)
+        return Lowered((launch,), in_place=tuple(pairs))
 
     def _fused(self) -> tuple[KernelSource, list[Slot], tuple[Dim, ...], Kernel]:
         nodes = postorder(self.body.outputs)
@@ -107,7 +110,8 @@ class _Convolution:
                      for k, (letter, e) in enumerate(zip("bpqqq", shape, strict=False)))
         index: Vector = tuple(0 if e == 1 else axis(a.name) for a, e in zip(kept, shape, strict=True))
         space = Space(kept, (), (tuple(a for a in kept if a.extent != 1),))
-        buffers = {n: Operand(f"x{n.attrs.index}", n.dtype, sizes.shape(n)) for n in nodes if n.op.name == "input"}
+        inputs = [n for n in nodes if n.op.name == "input"]
+        buffers = {n: Operand(f"x{n.attrs.index}", n.dtype, sizes.shape(n)) for n in inputs}
         values = Values(sizes, space, buffers)
         values.assume(self.core, index, _RESULT)
         located = forward(nodes, {self.core: index}, sizes, space.extents)
@@ -120,7 +124,8 @@ class _Convolution:
         home = flatten(index, shape)
         marker = Load(_RESULT, "product", home, self.core.dtype.compute)  # stands for the contraction itself
         names = " ".join(n.op.name for n in nodes if n.op.name not in ("input", "constant", "broadcast"))
-        kernel = Kernel("conv", (*extra, *targets), kept, (), (marker, *values.body), (f"{self.core.op.name}: {names}",))
+        comments = (f"{self.core.op.name}: {names}",)
+        kernel = Kernel("conv", (*extra, *targets), kept, (), (marker, *values.body), comments)
         kernel = collapse(kernel, apart=("b0", "p0"))
         tile = Tile((kernel.kept[0],), kernel.kept[1], kernel.kept[2:], _RESULT)
         epilogue, extents = write_epilogue(kernel, kernel.body[1:], kernel.operands, tile, len(ConvDims._fields))

@@ -7,7 +7,6 @@ is copied first, by a launch of its own. What follows becomes the epilogue of th
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import product as combinations
 
 from ...ir.dims import Dim, product
 from ...ir.graph import Graph
@@ -24,8 +23,8 @@ from .locate import forward
 from .lowered import Launch, Lowered, Slot
 from .overwrite import overwritable
 from .sizes import GroupSizes
-from .space import Space, extents_of
 from .source import module
+from .space import Space, extents_of
 from .values import Values
 
 _RESULT = "product"
@@ -34,7 +33,7 @@ _RESULT = "product"
 def lower_dot(body: Graph, inputs: tuple[int, ...], core: Node) -> Lowered:
     """A body with one dot as launches."""
     failure: CannotLower | None = None
-    for copies in combinations((False, True), repeat=2):
+    for copies in ((False, False), (False, True), (True, False), (True, True)):
         try:
             return _Dot(body, inputs, core).lower(copies)
         except CannotLower as error:

@@ -60,14 +60,14 @@ class _Rows:
         w, reduced = self.w, self.kernel.reduced
 
         def body(at: str) -> None:
-            for i in work.restored:
-                w.line(f"{i.name} = held_{i.name}[{at}]")
+            for value in work.restored:
+                w.line(f"{value.name} = held_{value.name}[{at}]")
             for i in work.body:
                 w.instruction(i, self.operands)
-            for i in work.held:
-                w.line(f"held_{i.name}[{at}] = {i.name}")
-            for s in work.stores:
-                w.instruction(s, self.operands)
+            for value in work.held:
+                w.line(f"held_{value.name}[{at}] = {value.name}")
+            for store in work.stores:
+                w.instruction(store, self.operands)
 
         if not accumulators:
             plain_pass(w, reduced, body)

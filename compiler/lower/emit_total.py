@@ -68,7 +68,8 @@ def _partial(kernel: Kernel, schedule: Schedule, accumulators: list[Accumulator]
 def _combine(kernel: Kernel, accumulators: list[Accumulator], partials: dict[str, Operand], blocks: Dim) -> Emitted:
     w = Writer()
     reduced = {a.name for a in kernel.reduced}
-    mine = [i for i in kernel.body if not kernel.axes[i] & reduced and not isinstance(i, (Reduce, Check))]
+    mine: list[Instruction] = [
+        i for i in kernel.body if not kernel.axes[i] & reduced and not isinstance(i, (Reduce, Check))]
     operands = tuple(partials.values()) + _used(kernel, mine)
     by_name = {o.name: o for o in operands}
     w.pointers(operands)

@@ -16,7 +16,7 @@ from .errors import CannotLower
 from .group import Built, build, in_place_pairs
 from .kernel_ir import Kernel, Store, dump
 from .lowered import Launch, Lowered, Slot
-from .source import Writer, module, storage
+from .source import SIGNATURE, Writer, module, storage
 
 
 def is_segment(built: Built) -> bool:
@@ -84,41 +84,35 @@ def _depends(kernel: Kernel, result: int, source: int) -> bool:
 
 def _source(kernel: Kernel, shared: frozenset[str]) -> str:
     w = Writer()
-    operands = {o.name: o for o in kernel.operands}
     common = [o for o in kernel.operands if o.name in shared]
     inputs = [o for o in kernel.operands if not o.output and o.name not in shared]
     outputs = [o for o in kernel.operands if o.output]
-    for slot, o in enumerate(common):
-        w.line(f"{o.name} = {storage(o.dtype)}_ptr(buffers, {slot}, {slot})")
+    first_result = f"{len(common)} + segments * {len(inputs)} + segment * {len(outputs)}"
+    for k, o in enumerate(common):
+        w.line(f"{o.name} = {storage(o.dtype)}_ptr(buffers, {k}, {k})")
     w.line("segments = extents[0]")
-    behind = {i: kernel.operands_behind(i) for i in kernel.body}
-    per_point = {i for i in kernel.body if kernel.axes[i]}
-    once = [i for i in kernel.body if i not in per_point and not isinstance(i, Store) and behind[i] <= shared]
-    for i in once:
-        w.instruction(i, operands)
+    per_point = [i for i in kernel.body if kernel.axes[i]]
+    per_segment = [i for i in kernel.body if not kernel.axes[i]]
+    once = [i for i in per_segment if not isinstance(i, Store) and kernel.operands_behind(i) <= shared]
+    w.instructions(once, kernel)
     w.line("segment = 0")
     w.line("step = begin")
     with w.block("while step < end:"):
         with w.block("while step >= extents[2 + segment]:"):
             w.line("segment += 1")
         w.line("stop = min(end, extents[2 + segment])")
+        for k, o in enumerate(inputs):
+            place = f"{len(common)} + segment * {len(inputs)} + {k}"
+            w.line(f"{o.name} = {storage(o.dtype)}_ptr(buffers, {place}, {len(common) + k})")
+        for k, o in enumerate(outputs):
+            group = len(common) + len(inputs) + k
+            w.line(f"{o.name} = {storage(o.dtype)}_ptr(buffers, {first_result} + {k}, {group})")
+        w.instructions([i for i in per_segment if i not in once], kernel)
         if kernel.kept:
             w.line(f"first = (step - extents[1 + segment]) * {BLOCK}")
             w.line(f"last = min(first + (stop - step) * {BLOCK}, extents[2 + segments + segment])")
-        for k, o in enumerate(inputs):
-            slot = f"{len(common)} + segment * {len(inputs)} + {k}"
-            w.line(f"{o.name} = {storage(o.dtype)}_ptr(buffers, {slot}, {len(common) + k})")
-        for k, o in enumerate(outputs):
-            slot = f"{len(common)} + segments * {len(inputs)} + segment * {len(outputs)} + {k}"
-            w.line(f"{o.name} = {storage(o.dtype)}_ptr(buffers, {slot}, {len(common) + len(inputs) + k})")
-        for i in kernel.body:
-            if i not in per_point and i not in once:
-                w.instruction(i, operands)
-        if kernel.kept:
             with w.block(f"for {kernel.kept[0].name} in range(first, last):"):
-                for i in kernel.body:
-                    if i in per_point:
-                        w.instruction(i, operands)
+                w.instructions(per_point, kernel)
         w.line("step = stop")
-    body = "\n".join(["def kernel(buffers, extents, begin, end, scratch, status):", *w.lines, "    return 0"])
+    body = "\n".join([SIGNATURE, *w.lines, "    return 0"])
     return module(body, (f"update of segments, {kernel.comments[0]}",))

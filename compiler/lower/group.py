@@ -16,9 +16,9 @@ from .emit_rows import emit_rows
 from .emit_total import emit_total
 from .index_maps import Vector, coefficients
 from .kernel_ir import Apply, Instruction, Kernel, Load, Operand, Reduce, Store, dump
-from .overwrite import overwritable
 from .locate import forward
 from .lowered import Launch, Lowered, Slot
+from .overwrite import overwritable
 from .sizes import GroupSizes, Sizes
 from .space import Space, map_space, reduction_space, reductions_of
 from .values import Values
@@ -48,7 +48,9 @@ def body_of(node: Node) -> Graph:
     """The body of a fused node; for any other node a body that holds just it."""
     if node.op.name == "fused":
         return node.attrs.body  # type: ignore[no-any-return]
-    specs, places, mapped = [], {}, []
+    specs: list[InputSpec] = []
+    places: dict[Node, Node] = {}
+    mapped: list[Node] = []
     for x in node.inputs:
         if x.op.name == "constant" and not x.tensor_type.rank:
             mapped.append(x)
@@ -92,7 +94,8 @@ def build(body: Graph, inputs: Sequence[int]) -> Built:
     located = _located(nodes, reductions, sizes, space)
     results = [Operand(f"y{k}", out.dtype, sizes.shape(out), output=True) for k, out in enumerate(body.outputs)]
     slots |= {target.name: Slot("result", k) for k, target in enumerate(results)}
-    places = [located.get(out) or space.locate(target.extents) for out, target in zip(body.outputs, results, strict=True)]
+    places = [located.get(out) or space.locate(target.extents)
+              for out, target in zip(body.outputs, results, strict=True)]
     values.store_all(body.outputs, places, results)
     template = "map"
     if reductions:

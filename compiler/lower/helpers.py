@@ -79,9 +79,9 @@ def truncated_remainder(x: Scalar, y: Scalar) -> Scalar:
     halved; every step is exact. (Exact for float32 operands too: their remainder is a float32.)
     """
     rest, divisor = fabs(x), fabs(y)
-    if not (rest - rest == 0.0) or not divisor > 0.0:
+    if rest - rest != 0.0 or not divisor > 0.0:
         return (rest - rest) / (rest - rest)
-    if not (divisor - divisor == 0.0):
+    if divisor - divisor != 0.0:
         return x
     scaled = divisor
     while scaled <= rest - scaled:
@@ -123,6 +123,6 @@ def philox(seed: Scalar, counter: Scalar, element: Scalar) -> Scalar:
 
 
 __all__ = [
-    "clamp", "floor_divide", "floor_modulo", "floored_remainder", "integer_power", "philox", "shift_left", "shift_right",
-    "truncated", "truncated_modulo", "truncated_remainder",
+    "clamp", "floor_divide", "floor_modulo", "floored_remainder", "integer_power", "philox", "shift_left",
+    "shift_right", "truncated", "truncated_modulo", "truncated_remainder",
 ]  # fmt: skip

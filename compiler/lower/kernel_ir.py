@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Union
 
 from ...ir.dims import Dim, names
 from ...ir.dtypes import DType
@@ -120,7 +119,7 @@ class Store:
     value: str
 
 
-Instruction = Union[Load, Index, Bound, Apply, Check, Reduce, Store]
+Instruction = Load | Index | Bound | Apply | Check | Reduce | Store
 
 
 @dataclass(frozen=True)

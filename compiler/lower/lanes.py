@@ -50,7 +50,7 @@ def _register() -> None:
 
 
 for _function in (clear_lanes, *FOLDS):
-    _function.register_numba = _register  # type: ignore[attr-defined]
+    vars(_function)["register_numba"] = _register
 
 __all__ = [
     "LANES", "all_lanes", "any_lanes", "clear_lanes", "max_lanes", "min_lanes", "prod_lanes", "sum_lanes",

@@ -62,7 +62,8 @@ class _Loops:
         self.body += loads
         dtype = core.dtype.compute
         term = "vx0 * vx1" if dtype.is_float else f"{dtype}(vx0 * vx1)"
-        self.body += [Apply("term", term, ("vx0", "vx1"), dtype, 1, core.op.name), Reduce("total", "sum", "term", dtype)]
+        self.body.append(Apply("term", term, ("vx0", "vx1"), dtype, 1, core.op.name))
+        self.body.append(Reduce("total", "sum", "term", dtype))
         home = flatten([axis(a.name) for a in kept], [a.extent for a in kept])
         self.body.append(Store("y0", home, "total"))
         kernel = collapse(Kernel("row", tuple(operands), kept, reduced, tuple(self.body), (f"row: {core.op.name}",)))

@@ -6,6 +6,7 @@ for accumulators' parts and `{v}` for the next element, `{at}` for its position 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...ir.dtypes import DType, boolean, i32, i64
@@ -41,33 +42,36 @@ def monoid(name: str, dtype: DType, result: DType) -> Monoid:
     """
     if name in ("sum", "prod"):
         sign, start = ("+", 0) if name == "sum" else ("*", 1)
-        # Narrow integers fold in i32, which wraps to the same result: LLVM needs seconds for vectors of products of bytes.
+        # Narrow integers fold in i32, which wraps to the same result: LLVM needs seconds for vectors of products of
+        # bytes.
         part = i32 if result.is_integer and result.bits < 32 else result
-        wrap = "{x}" if result.is_float else f"{part}({{x}})"
-        return Monoid((part,), (literal(start, part),), (wrap.format(x="{a0} %s {v}" % sign),),
-                      (wrap.format(x="{a0} %s {b0}" % sign),))
+
+        def fold(a: str, b: str) -> str:
+            return f"{a} {sign} {b}" if result.is_float else f"{part}({a} {sign} {b})"
+
+        return _single(part, literal(start, part), fold)
     if name in ("any", "all"):
-        sign, start = ("|", False) if name == "any" else ("&", True)
-        return Monoid((boolean,), (literal(start, boolean),), ("{a0} %s {v}" % sign,), ("{a0} %s {b0}" % sign,))
+        sign = "|" if name == "any" else "&"
+        return _single(boolean, literal(name == "all", boolean), lambda a, b: f"{a} {sign} {b}")
     if name in ("max", "min"):
         return _extremum(name, dtype)
     return _arg_extremum(name, dtype)
 
 
+def _single(dtype: DType, identity: str, fold: Callable[[str, str], str]) -> Monoid:
+    """A monoid of one part whose step and merge are the same operation."""
+    return Monoid((dtype,), (identity,), (fold("{a0}", "{v}"),), (fold("{a0}", "{b0}"),))
+
+
 def _extremum(name: str, dtype: DType) -> Monoid:
     """The later element wins only if it is strictly better or the first NaN."""
     start = literal(dtype.min if name == "max" else dtype.max, dtype)
-    if dtype.is_bool:
-        sign = "|" if name == "max" else "&"
-        return Monoid((dtype,), (start,), ("{a0} %s {v}" % sign,), ("{a0} %s {b0}" % sign,))
     sign = ">" if name == "max" else "<"
-    keep = "select((%s {sign} {a0}) | (%s != %s), %s, {a0})" if dtype.is_float else "select(%s {sign} {a0}, %s, {a0})"
-    keep = keep.replace("{sign}", sign)
-
-    def better(v: str) -> str:
-        return keep % ((v, v, v, v) if dtype.is_float else (v, v))
-
-    return Monoid((dtype,), (start,), (better("{v}"),), (better("{b0}"),))
+    if dtype.is_bool:
+        return _single(dtype, start, lambda a, b: f"{a} {'|' if name == 'max' else '&'} {b}")
+    if dtype.is_float:
+        return _single(dtype, start, lambda a, b: f"select(({b} {sign} {a}) | ({b} != {b}), {b}, {a})")
+    return _single(dtype, start, lambda a, b: f"select({b} {sign} {a}, {b}, {a})")
 
 
 def _arg_extremum(name: str, dtype: DType) -> Monoid:
@@ -75,10 +79,9 @@ def _arg_extremum(name: str, dtype: DType) -> Monoid:
     is_max = name == "argmax"
     start = literal(dtype.min if is_max else dtype.max, dtype)
     sign = ">" if is_max else "<"
-    value = "i64(%s)" if dtype.is_bool else "%s"
 
     def better(v: str, at: str) -> str:
-        a, b = value % "{a0}", value % v
+        a, b = ("i64({a0})", f"i64({v})") if dtype.is_bool else ("{a0}", v)
         wins = f"({b} {sign} {a}) | (({b} == {a}) & ({at} < {{a1}}))"
         if dtype.is_float:
             wins += f" | (({b} != {b}) & (({a} == {a}) | ({at} < {{a1}})))"

@@ -30,17 +30,17 @@ def literal(value: Any, dtype: DType) -> str:
     if dtype.is_bool:
         return "boolean(1)" if value else "boolean(0)"
     if not dtype.is_float:
-        number = int(value)
+        whole = int(value)
         least = -(1 << 63)
-        return f"{dtype}({number})" if number != least else f"{dtype}({least + 1} - 1)"
-    number = float(value)
-    if math.isnan(number):
+        return f"{dtype}({whole})" if whole != least else f"{dtype}({least + 1} - 1)"
+    real = float(value)
+    if math.isnan(real):
         return "bits_f32(2143289344)" if dtype.bits == 32 else "bits_f64(9221120237041090560)"
-    if math.isinf(number):
+    if math.isinf(real):
         bits = {32: 0x7F800000, 64: 0x7FF0000000000000}[dtype.bits]
         text = f"bits_f{dtype.bits}({bits})"
-        return text if number > 0 else f"(-{text})"
-    return f"{dtype}({number!r})"
+        return text if real > 0 else f"(-{text})"
+    return f"{dtype}({real!r})"
 
 
 def constant(node: Node) -> str:
@@ -112,7 +112,8 @@ _INTEGER = {
 _BOOL = {
     "not": "select({0}, boolean(0), boolean(1))",
     "maximum": "{0} | {1}", "minimum": "{0} & {1}",
-    "lt": "i64({0}) < i64({1})", "le": "i64({0}) <= i64({1})", "gt": "i64({0}) > i64({1})", "ge": "i64({0}) >= i64({1})",
+    "lt": "i64({0}) < i64({1})", "le": "i64({0}) <= i64({1})",
+    "gt": "i64({0}) > i64({1})", "ge": "i64({0}) >= i64({1})",
 }  # fmt: skip
 
 

@@ -61,7 +61,8 @@ class Schedule:
 
     def _stage(self, number: int) -> Stage:
         kernel, stages = self.kernel, self.kernel.stages
-        head = [i for i in kernel.body if stages[i] == number and i not in self.full and not isinstance(i, Reduce)]
+        head: list[Instruction] = [
+            i for i in kernel.body if stages[i] == number and i not in self.full and not isinstance(i, Reduce)]
         work = Pass()
         roots: list[Instruction] = []
         for i in kernel.body:

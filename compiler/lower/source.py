@@ -105,7 +105,8 @@ class Writer:
         match instruction:
             case Load(name, operand, address, dtype, guard):
                 text = load(dtype, f"{operand}[{self.expression(address)}]")
-                self.line(f"{name} = {text} if {guard} else {literal(0, dtype.compute)}" if guard else f"{name} = {text}")
+                otherwise = f" if {guard} else {literal(0, dtype.compute)}" if guard else ""
+                self.line(f"{name} = {text}{otherwise}")
             case Index(name, value):
                 self.line(f"{name} = {self.expression(value)}")
             case Bound(name, at, low, high):

@@ -48,7 +48,8 @@ class Space:
 
 
 def _match(shape: Dims, order: Sequence[Axis]) -> Vector | None:
-    rest, vector = list(order), []
+    rest = list(order)
+    vector: list[Dim] = []
     for extent in shape:
         if extent == 1:
             vector.append(0)
@@ -93,7 +94,8 @@ def reduction_space(reductions: Sequence[Node], sizes: GroupSizes) -> Space:
             # All ones: a loop of one pass, so that every template has an axis to run over.
             reduced = tuple(Axis(f"r{k}", e) for k, e in enumerate(here_reduced)) or (Axis("r0", 1),)
             by_rows = rows
-        elif (here_kept != [a.extent for a in kept] or (here_reduced or [1]) != [a.extent for a in reduced] or rows != by_rows):
+        elif (rows != by_rows or here_kept != [a.extent for a in kept]
+              or (here_reduced or [1]) != [a.extent for a in reduced]):
             raise CannotLower("reductions over different axes in one group")
         take_kept, take_reduced = iter(kept), iter(reduced)
         order = tuple(next(take_reduced if i in axes else take_kept)

@@ -297,7 +297,7 @@ class Values:
 
 def _never_negative(at: Dim) -> bool:
     """Whether a coordinate is a sum of axes (and not shifted down)."""
-    return isinstance(at, int) or all(c > 0 for _, c in at.terms) and not any(n[0] == "v" for n in names(at))
+    return isinstance(at, int) or (all(c > 0 for _, c in at.terms) and not any(n[0] == "v" for n in names(at)))
 
 
 _RULES: dict[str, Callable[[Values, Node, Vector], str]] = {

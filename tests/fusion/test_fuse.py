@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from harness import run_graph
 from random_graphs import random_graph
-
 from tracemill.compiler.fusion import Fuse, peak_bytes
 from tracemill.compiler.lower import lower
 from tracemill.compiler.pipeline import run_phases
@@ -48,7 +47,8 @@ class Model:
         made = []
         for s in self.specs:
             shape = tuple(value(d, sizes) for d in s.type.shape)
-            made.append(rng.integers(0, 3, shape) if s.type.dtype is i64 else rng.standard_normal(shape).astype(s.type.dtype.numpy))
+            made.append(rng.integers(0, 3, shape) if s.type.dtype is i64
+                        else rng.standard_normal(shape).astype(s.type.dtype.numpy))
         return made
 
 
@@ -84,7 +84,8 @@ def mean(x: Node, axes: tuple[int, ...]) -> Node:
 
 def normalised(x: Node, axes: tuple[int, ...]) -> Node:
     centred = b.sub(x, b.expand(mean(x, axes), x.shape, axes))
-    return b.mul(centred, b.expand(b.rsqrt(b.add(mean(b.mul(centred, centred), axes), b.scalar(1e-5, f32))), x.shape, axes))
+    variance = mean(b.mul(centred, centred), axes)
+    return b.mul(centred, b.expand(b.rsqrt(b.add(variance, b.scalar(1e-5, f32))), x.shape, axes))
 
 
 def affine(x: Node, w: Node, c: Node, axis: int) -> Node:
@@ -119,7 +120,8 @@ def simplified(graph: Graph) -> Graph:
 def test_elementwise_chains_with_broadcasts_and_casts() -> None:
     m = Model()
     x, w = m.input("x", sym("B"), 30), m.input("w", 30)
-    y = b.cast(b.tanh(b.mul(b.cast(x, dtype=f64), b.broadcast(b.cast(w, dtype=f64), shape=x.shape, dims=(1,)))), dtype=f32)
+    wide = b.broadcast(b.cast(w, dtype=f64), shape=x.shape, dims=(1,))
+    y = b.cast(b.tanh(b.mul(b.cast(x, dtype=f64), wide)), dtype=f32)
     (only,) = fuse(m.graph(b.add(b.flip(y, axes=(1,)), b.exp(x))), m.arrays(B=5))
     assert only.attrs.kind == "map"
 
@@ -176,7 +178,8 @@ def test_contraction_epilogue_keeps_what_the_backward_pass_needs() -> None:
 
 def test_dropout_residual_and_activation_behind_a_convolution() -> None:
     m = Model()
-    x, w, r, s = m.input("x", 2, 3, 6, 6), m.input("w", 4, 3, 3, 3), m.input("r", 2, 4, 6, 6), m.input("s", 2, dtype=i64)
+    x, w = m.input("x", 2, 3, 6, 6), m.input("w", 4, 3, 3, 3)
+    r, s = m.input("r", 2, 4, 6, 6), m.input("s", 2, dtype=i64)
     y = b.conv(x, w, stride=(1, 1), pads=((1, 1), (1, 1)), dilation=(1, 1), groups=1)
     keep = b.ge(b.random_bits(s, shape=y.shape), b.scalar(1 << 31, u32))
     found = fuse(m.graph(b.add(b.select(keep, b.tanh(y), b.scalar(0.0, f32)), r)), m.arrays())
@@ -211,7 +214,8 @@ def test_one_kernel_updates_all_parameters() -> None:
         outs: list[Node] = []
         donations = []
         for k in range(count):
-            p, g, step = m.input(f"p{k}", k + 1, 3, role="parameter"), m.input(f"g{k}", k + 1, 3), m.input(f"s{k}", role="state")
+            p, g = m.input(f"p{k}", k + 1, 3, role="parameter"), m.input(f"g{k}", k + 1, 3)
+            step = m.input(f"s{k}", role="state")
             new_step = b.add(step, b.like(1.0, step))
             scale = b.div(lr, b.exp(new_step))
             outs += [b.sub(p, b.mul(scale, g)), new_step]
@@ -229,7 +233,8 @@ def test_a_step_without_a_gradient_in_memory() -> None:
     x, g, w, lr = m.input("x", sym("B"), 7), m.input("g", sym("B"), 5), m.input("w", 5, 7), m.input("lr")
     grad = b.dot(g, x, contract_a=(0,), contract_b=(0,))
     (only,) = fuse(m.graph(b.sub(w, b.mul(lr, grad)), donations=(2,)), m.arrays(B=9))
-    assert only.attrs.kind == "dot" and lower(only).in_place == ((0, [n is input_node(2, w.type) for n in only.inputs].index(True)),)
+    donated = [n is input_node(2, w.type) for n in only.inputs].index(True)
+    assert only.attrs.kind == "dot" and lower(only).in_place == ((0, donated),)
 
 
 def test_reductions_that_share_an_operand_share_a_pass() -> None:
@@ -286,7 +291,8 @@ def test_bodies_of_control_flow_are_fused() -> None:
     loop = b.scan(carry, x, body=inner.graph(new, b.exp(new)), n_carry=1, n_xs=1, length=4)
     fused = Fuse().run(m.graph(*b.results(loop)))
     (scan,) = [n for n in fused.nodes if n.op.name == "scan"]
-    assert [n.op.name for n in scan.attrs.body.nodes if n.op.kind is not Kind.INPUT and n.op.name != "result"] == ["fused"]
+    inside = [n.op.name for n in scan.attrs.body.nodes if n.op.kind is not Kind.INPUT and n.op.name != "result"]
+    assert inside == ["fused"]
 
 
 def test_groups_do_not_depend_on_sizes() -> None:

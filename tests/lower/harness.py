@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
-
 from tracemill.compiler.backend.flags import kernel_symbol
 from tracemill.compiler.backend.numba_cpu import compile_source
 from tracemill.compiler.backend.plain import run_python
@@ -26,13 +26,13 @@ class KernelFault(Exception):
     """A kernel stopped; holds its status."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def compiled(source: str, entry: str) -> Any:
     """The kernel as a C function."""
     return _ABI(load_object(compile_source(source, entry), kernel_symbol(source, entry)))
 
 
-@lru_cache(maxsize=None)
+@cache
 def plain(source: str, entry: str) -> Any:
     """The kernel as a Python function."""
     return run_python(source, entry)
@@ -41,7 +41,7 @@ def plain(source: str, entry: str) -> Any:
 def shares(total: int, cuts: int) -> list[tuple[int, int]]:
     """`[0, total)` in `cuts` parts."""
     edges = [total * k // cuts for k in range(cuts + 1)]
-    return list(zip(edges, edges[1:], strict=False))
+    return list(itertools.pairwise(edges))
 
 
 def launch(step: Launch, buffers: Sequence[Array], sizes: Mapping[str, int], *, leg: str = "compiled",

@@ -9,7 +9,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 from harness import KernelFault, run_graph, run_node
-
 from tracemill.compiler.lower import CannotLower, lower
 from tracemill.ir.build import Builder
 from tracemill.ir.dims import sym
@@ -218,7 +217,8 @@ def test_guards_protect_loads_and_checks() -> None:
     (got,) = both(node, np.zeros(0, np.float32), np.zeros(0, np.int64), sizes={"N": 0, "M": 0})
     np.testing.assert_array_equal(got, [7, 7, 7])
     x, y = inputs((f32, (2, sym("N"), 3)), (f32, (2, 1, 3)))
-    (got,) = both(b.concat(x, y, axis=1), np.zeros((2, 0, 3), np.float32), np.ones((2, 1, 3), np.float32), sizes={"N": 0})
+    arrays = np.zeros((2, 0, 3), np.float32), np.ones((2, 1, 3), np.float32)
+    (got,) = both(b.concat(x, y, axis=1), *arrays, sizes={"N": 0})
     np.testing.assert_array_equal(got, np.ones((2, 1, 3)))
 
 
