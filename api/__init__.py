@@ -52,8 +52,8 @@ __version__ = "0.1.0"
 # The registry's keys are strings, which ruff cannot see.
 __all__ = [  # noqa: PLE0604
     "Size", "Tensor", "bfloat16", "bool", "device", "double", "dtype", "finfo", "float", "float16", "float32",
-    "float64", "get_default_dtype", "half", "iinfo", "int", "int16", "int32", "int64", "int8", "long", "get_num_threads",
-    "set_default_dtype", "set_num_threads", "short", "uint32", "uint64", "uint8", *_FUNCTIONS,
+    "float64", "get_default_dtype", "half", "iinfo", "int", "int16", "int32", "int64", "int8", "long",
+    "get_num_threads", "set_default_dtype", "set_num_threads", "short", "uint32", "uint64", "uint8", *_FUNCTIONS,
 ]  # fmt: skip
 
 
