@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..ir.errors import Location
-from ..ir.graph import Graph
+from ..ir.graph import Graph, all_nodes
 from ..ir.node import Node
 from ..runtime.executor import Executable, KernelCode
 from ..runtime.plan import Plan
@@ -240,7 +240,7 @@ def describe_compiled(compiled: Compiled, sizes: Mapping[str, int] | None = None
 
 def _site(graph: Graph, node: Node) -> int:
     """Where a fault comes from, as the number of a traced node: plans are shared between places, so they hold none."""
-    for i, n in enumerate(graph.nodes):
+    for i, n in enumerate(all_nodes(graph)):
         if n.place == node.place and n.place.location is not None:
             return i
     return -1
@@ -249,9 +249,8 @@ def _site(graph: Graph, node: Node) -> int:
 def _executable(
     graph: Graph, plan: Plan, kernels: Mapping[str, LoadedKernel], sites: Sequence[int], from_cache: bool
 ) -> Compiled:
-    places: list[Location | None] = [
-        graph.nodes[i].place.location if 0 <= i < len(graph.nodes) else None for i in sites
-    ]
+    nodes = list(all_nodes(graph)) if sites else []
+    places: list[Location | None] = [nodes[i].place.location if 0 <= i < len(nodes) else None for i in sites]
     executable = Executable(plan, {s: kernels[s].address for s in plan.kernels}, runner(), places)
     return Compiled(graph, executable, list(kernels.values()), from_cache)
 

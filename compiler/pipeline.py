@@ -19,13 +19,12 @@ from typing import Any
 import numpy as np
 
 from ..ir.errors import InternalError, TracemillError, VerifyError
-from ..ir.graph import Graph
+from ..ir.graph import Graph, all_nodes
 from ..ir.verify import verify
 from .passes import Pass, format_pass
 from .passes.autodiff import SYMBOLS, Autodiff
 from .passes.optimizer import Optimizer
 from .passes.replicate import Replicate
-from .passes.rewriting import all_nodes
 from .passes.simplify import Simplify
 
 PHASES = ("traced", "differentiated", "optimizer", "replicated", "simplified", "fused", "planned", "kernels")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -134,6 +134,21 @@ def input_node(index: int, type: TensorType) -> Node:
     return Node.make("input", (), {"index": index, "type": type})
 
 
+def bodies(node: Node) -> Iterator[Graph]:
+    """The body graphs of a node's attributes."""
+    for schema, value in zip(node.op.attrs, node.attrs, strict=True):
+        if schema.kind == "graph":
+            yield value
+
+
+def all_nodes(graph: Graph) -> Iterator[Node]:
+    """Every node of the graph and of the graphs inside it."""
+    for node in graph.nodes:
+        yield node
+        for body in bodies(node):
+            yield from all_nodes(body)
+
+
 def bind_sizes(
     specs: Sequence[InputSpec], shapes: Sequence[Sequence[int]], free: Sequence[tuple[str, int]] = ()
 ) -> dict[str, int]:
@@ -151,4 +166,4 @@ def bind_sizes(
     return bound
 
 
-__all__ = ["ROLES", "Dim", "Graph", "InputSpec", "bind_sizes", "input_node"]
+__all__ = ["ROLES", "Dim", "Graph", "InputSpec", "all_nodes", "bind_sizes", "bodies", "input_node"]

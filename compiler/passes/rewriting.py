@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ...ir.graph import Graph
 from ...ir.node import Node, postorder
@@ -12,13 +12,6 @@ from ...ir.types import TupleType
 # same".
 Replacement = Node | tuple[Node, ...] | None
 Visit = Callable[[Node, tuple[Node, ...]], Replacement]
-
-
-def bodies(node: Node) -> Iterator[Graph]:
-    """The body graphs of a node's attributes."""
-    for schema, value in zip(node.op.attrs, node.attrs, strict=True):
-        if schema.kind == "graph":
-            yield value
 
 
 def has_bodies(node: Node) -> bool:
@@ -93,11 +86,3 @@ def depends_on(roots: Sequence[Node], sources: Iterable[Node], through: Callable
         if node not in found and any(i in found for i in node.inputs) and through(node):
             found.add(node)
     return found
-
-
-def all_nodes(graph: Graph) -> Iterator[Node]:
-    """Every node of the graph and of the graphs inside it."""
-    for node in graph.nodes:
-        yield node
-        for body in bodies(node):
-            yield from all_nodes(body)

@@ -63,11 +63,15 @@ class Split:
     def __init__(self, compiled: driver.Compiled) -> None:
         plan = replace(compiled.plan, entries=_finely(compiled.plan.entries))
         addresses = {k.symbol: k.address for k in compiled.kernels}
-        self.executable = Executable(plan, addresses, driver.runner())
+        self.executable = Executable(plan, addresses, driver.runner(), compiled.executable.sites)
 
-    def run(self, inputs: Sequence[Array], threads: int, sizes: Mapping[str, int] | None = None) -> list[Array]:
+    def run(self, inputs: Sequence[Array], threads: int) -> list[Array]:
+        return self.run_in_place(copies(inputs), threads)
+
+    def run_in_place(self, inputs: Sequence[Array], threads: int) -> list[Array]:
+        """The outputs; donated inputs are overwritten."""
         with num_threads(threads):
-            return self.executable.run(copies(inputs), sizes)
+            return self.executable.run(inputs)
 
 
 def _finely(entries: Sequence[Entry]) -> tuple[Entry, ...]:

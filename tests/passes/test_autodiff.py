@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from tracemill.compiler.passes.activity import reached
 from tracemill.compiler.passes.autodiff import SYMBOLS, Autodiff, residuals
-from tracemill.compiler.passes.rewriting import all_nodes
 from tracemill.ir.build import Builder
 from tracemill.ir.dims import sym
 from tracemill.ir.dtypes import bf16, boolean, f64, i64
 from tracemill.ir.errors import AutogradError, Location
-from tracemill.ir.graph import Graph, InputSpec, input_node
+from tracemill.ir.graph import Graph, InputSpec, all_nodes, input_node
 from tracemill.ir.interp import evaluate
 from tracemill.ir.node import Node, Place
 from tracemill.ir.types import TensorType
