@@ -87,6 +87,10 @@ def _donations(
     taken: dict[Node, int] = {}
     for out in graph.outputs:
         taken[root(out)] = taken.get(root(out), 0) + 1
+    reading: dict[Node, list[Node]] = {}
+    for n in launches:
+        for i in dict.fromkeys(map(root, n.inputs)):
+            reading.setdefault(i, []).append(n)
     chosen: dict[int, int] = {}
     for k, (out, donated) in enumerate(zip(graph.outputs, graph.donations, strict=True)):
         if donated is None or out.op.name == "input":
@@ -95,8 +99,8 @@ def _donations(
         control = writer.op.kind is Kind.CONTROL and writer.op.name != "fused"
         if not is_launch(writer) or control or taken[root(out)] > 1:
             continue
-        readers = [n for n in launches if n is not writer and any(root(i) is old for i in n.inputs)]
-        if any(o is not out and root(o) is old for o in graph.outputs):
+        readers = [n for n in reading.get(old, ()) if n is not writer]
+        if taken.get(old, 0):
             continue  # the old value is an output too
         first = dict.fromkeys([*readers, *(n for n in fallible if n is not writer)])
         if (is_fallible(writer)) or _reaches(writer, first, before):

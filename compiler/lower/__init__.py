@@ -7,6 +7,9 @@ their generators.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+from ...ir.graph import Graph, InputSpec
 from ...ir.node import Node
 from ...ir.opdef import Kind, OpDef
 from .errors import CannotLower
@@ -27,20 +30,34 @@ def lower(node: Node) -> Lowered:
     Raises:
         CannotLower: no kernel covers the node; a bug of the fusion pass.
     """
-    from .group import body_of, inputs_of, lower_group
+    from .group import body_of, inputs_of
     from .opaque import OPAQUE
 
     if node.op.name in OPAQUE:
         return OPAQUE[node.op.name](node)
-    body = body_of(node)
+    if node.op.name == "fused":
+        body = node.attrs.body
+        return _lower_fused(body.outputs, body.inputs, node.attrs.kind)
+    if not is_loop(node.op) and node.op.kind is not Kind.CONTRACTION:
+        raise CannotLower(f"{node.op.name} has no kernel")
+    return _lower_body(body_of(node), inputs_of(node), "")
+
+
+# The fusion pass tries a group by lowering it, and the planner lowers it again.
+@lru_cache(maxsize=512)
+def _lower_fused(outputs: tuple[Node, ...], inputs: tuple[InputSpec, ...], kind: str) -> Lowered:
+    return _lower_body(Graph("body", inputs, outputs), tuple(range(len(inputs))), kind)
+
+
+def _lower_body(body: Graph, inputs: tuple[int, ...], kind: str) -> Lowered:
+    from .group import lower_group
+
     cores = [n for n in body.nodes if n.op.kind is Kind.CONTRACTION]
     if len(cores) == 1:
         from .contraction import lower_contraction
 
-        return lower_contraction(body, inputs_of(node), cores[0])
-    if node.op.name == "fused" or is_loop(node.op):
-        return lower_group(node)
-    raise CannotLower(f"{node.op.name} has no kernel")
+        return lower_contraction(body, inputs, cores[0])
+    return lower_group(body, inputs, kind)
 
 
 __all__ = ["CannotLower", "Launch", "Lowered", "Slot", "is_loop", "lower"]

@@ -45,9 +45,7 @@ class Built:
 
 
 def body_of(node: Node) -> Graph:
-    """The body of a fused node; for any other node a body that holds just it."""
-    if node.op.name == "fused":
-        return node.attrs.body  # type: ignore[no-any-return]
+    """A body that holds just a node."""
     specs: list[InputSpec] = []
     places: dict[Node, Node] = {}
     mapped: list[Node] = []
@@ -64,8 +62,6 @@ def body_of(node: Node) -> Graph:
 
 def inputs_of(node: Node) -> tuple[int, ...]:
     """For every input of `body_of(node)` the index of the node's input that it is."""
-    if node.op.name == "fused":
-        return tuple(range(len(node.inputs)))
     seen: dict[Node, int] = {}
     for k, x in enumerate(node.inputs):
         if not (x.op.name == "constant" and not x.tensor_type.rank):
@@ -132,18 +128,22 @@ def has_plain_strides(kernel: Kernel) -> bool:
     return True
 
 
-def lower_group(node: Node) -> Lowered:
-    """A fused node, or a single loop-like operator, as launches."""
-    if node.op.name == "fused" and node.attrs.kind.startswith(UPDATE):
+def lower_group(body: Graph, inputs: Sequence[int], kind: str) -> Lowered:
+    """A body of loop-like operators as launches.
+
+    Args:
+        inputs: for each input of the body the input of the node that it is.
+        kind: of the fused node; updates of many tensors say so there.
+    """
+    if kind.startswith(UPDATE):
         from .emit_update import lower_segments
 
-        return lower_segments(node.attrs.body, int(node.attrs.kind.removeprefix(UPDATE)))
-    built = build(body_of(node), inputs_of(node))
+        return lower_segments(body, int(kind.removeprefix(UPDATE)))
+    built = build(body, inputs)
     if built.kernel.template == "total":
         return _total(built)
     emitted = _EMIT[built.kernel.template](built.kernel)
-    launch = _launch(built, emitted, built.slots)
-    return Lowered((launch,), in_place=in_place_pairs(built))
+    return Lowered((_launch(built, emitted, built.slots),), in_place=in_place_pairs(built))
 
 
 def _total(built: Built) -> Lowered:
