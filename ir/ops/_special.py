@@ -39,16 +39,15 @@ def _digamma(x: float) -> float:
             return math.nan
         # Reflection, with the argument reduced first: exactly, however close to a pole.
         return _digamma(1.0 - x) - math.pi / math.tan(math.pi * (x - round(x)))
-    result = 0.0
+    terms = []
     while x < 12.0:  # recurrence up to where the asymptotic series is exact to a rounding
-        result -= 1.0 / x
+        terms.append(-1.0 / x)
         x += 1.0
     inv2 = 1.0 / (x * x)
     series = inv2 * (
-        1 / 12
-        - inv2 * (1 / 120 - inv2 * (1 / 252 - inv2 * (1 / 240 - inv2 * (1 / 132 - inv2 * 691 / 32760))))
+        1 / 12 - inv2 * (1 / 120 - inv2 * (1 / 252 - inv2 * (1 / 240 - inv2 * (1 / 132 - inv2 * 691 / 32760))))
     )
-    return result + math.log(x) - 0.5 / x - series
+    return math.fsum([*terms, math.log(x), -0.5 / x, -series])  # the terms cancel: add them without rounding
 
 
 def _erfinv(y: float) -> float:
