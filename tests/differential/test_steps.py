@@ -19,10 +19,11 @@ from tracemill.ir.node import Node
 from tracemill.ir.types import TensorType
 from tracemill.ir.update_rules import UPDATE_RULES, format_flags
 
-HYPERS = {"lr": 0.05, "momentum": 0.9, "dampening": 0.25, "weight_decay": 0.03, "beta1": 0.9, "beta2": 0.98, "eps": 1e-6,
-          "alpha": 0.95, "lr_decay": 0.1}
-CASES = [("sgd", ()), ("sgd", ("momentum", "dampening", "wd")), ("sgd", ("momentum", "nesterov", "maximize")), ("adam", ()),
-         ("adam", ("amsgrad", "wd")), ("adamw", ("wd",)), ("rmsprop", ("centered", "momentum", "wd")), ("adagrad", ("wd",))]
+HYPERS = {"lr": 0.05, "momentum": 0.9, "dampening": 0.25, "weight_decay": 0.03, "beta1": 0.9, "beta2": 0.98,
+          "eps": 1e-6, "alpha": 0.95, "lr_decay": 0.1}
+CASES = [("sgd", ()), ("sgd", ("momentum", "dampening", "wd")), ("sgd", ("momentum", "nesterov", "maximize")),
+         ("adam", ()), ("adam", ("amsgrad", "wd")), ("adamw", ("wd",)), ("rmsprop", ("centered", "momentum", "wd")),
+         ("adagrad", ("wd",))]
 b = Builder()
 SHAPES = ((4, 6), (6,), (6, 3), (3,))
 BATCHES = (5, 5, 2)
