@@ -173,7 +173,7 @@ def lower_to_plan(
     from .pipeline import run_phases
 
     options = options or CompileOptions()
-    fused = run_phases(graph, until="fused", fuse=options.fuse)
+    fused = run_phases(graph, until="fused", fuse=options.fuse, sizes=sizes)
     return fused, emit(fused, hints(graph, sizes))
 
 

@@ -31,11 +31,12 @@ PHASES = ("traced", "differentiated", "optimizer", "replicated", "simplified", "
 GRAPH_PHASES = PHASES[:PHASES.index("planned")]
 
 
-def passes_of(phase: str, *, fuse: bool = True) -> tuple[Pass, ...]:
+def passes_of(phase: str, *, fuse: bool = True, sizes: Mapping[str, int] | None = None) -> tuple[Pass, ...]:
     """The passes that lead from the phase before to `phase`.
 
     Args:
         fuse: form groups; off leaves every operator a kernel of its own.
+        sizes: typical values of named sizes, to compare bytes at.
     """
     match phase:
         case "differentiated":
@@ -49,7 +50,7 @@ def passes_of(phase: str, *, fuse: bool = True) -> tuple[Pass, ...]:
         case "fused" if fuse:
             from .fusion import Fuse
 
-            return (Fuse(),)
+            return (Fuse(sizes=",".join(f"{name}={value}" for name, value in (sizes or {}).items())),)
         case _:
             return ()
 
@@ -229,13 +230,13 @@ def phase_of(graph: Graph) -> str:
 
 
 def run_phases(graph: Graph, until: str = "fused", *, after: str | None = None, fuse: bool = True,
-               callback: Callback | None = None) -> Graph:
+               callback: Callback | None = None, sizes: Mapping[str, int] | None = None) -> Graph:
     """The graph at phase `until`.
 
     Args:
         until: a phase of graphs: one before `planned`.
         after: the phase the graph is at; by default what it looks like.
-        fuse: see `passes_of`.
+        fuse, sizes: see `passes_of`.
 
     Raises:
         ValueError: no such phase.
@@ -244,5 +245,5 @@ def run_phases(graph: Graph, until: str = "fused", *, after: str | None = None, 
     manager = PassManager(callback)
     after = after or phase_of(graph)
     for phase in GRAPH_PHASES[GRAPH_PHASES.index(after) + 1:GRAPH_PHASES.index(until) + 1]:
-        graph = manager.run(graph, passes_of(phase, fuse=fuse), phase)
+        graph = manager.run(graph, passes_of(phase, fuse=fuse, sizes=sizes), phase)
     return graph

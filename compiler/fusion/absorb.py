@@ -46,7 +46,7 @@ def _start(clusters: Clusters, node: Node) -> None:
 
 def _may_join(clusters: Clusters, node: Node, group: Group, max_nodes: int) -> bool:
     """Whether a group may compute a node that only it reads."""
-    if len(group.members) >= max_nodes or node in clusters.alone or not clusters.alone.isdisjoint(group.members):
+    if len(group.members) >= max_nodes or node in clusters.alone or not clusters.is_open(group):
         return False
     repeated = repeated_in(clusters, node, group)
     match clusters.roles[node]:

@@ -90,6 +90,10 @@ class Clusters:
         group.add(node, self.roles[node])
         self.owner[node] = group
 
+    def is_open(self, group: Group) -> bool:
+        """Whether a group may become larger."""
+        return self.alone.isdisjoint(group.members)
+
     # -- readers --------------------------------------------------------------------------------------------------
 
     def readers(self, node: Node) -> Readers:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from ...ir.graph import Graph
 from ...ir.node import Node
 from .absorb import absorb
-from .clusters import Clusters
+from .clusters import Clusters, Group
 from .inline import inlinable
 from .merge import Merger
-from .peak import Liveness, peak_bytes
+from .peak import Liveness, least_bytes, peak_bytes
 from .rebuild import rebuild
 from .update import merge_scalars, merge_updates
 
-# What named sizes are taken to be when bytes are compared.
+# What a named size is taken to be when bytes are compared, if nobody says.
 _TYPICAL = 64
 # Attempts to get below the unfused graph's memory.
 _ROUNDS = 12
@@ -32,31 +33,52 @@ class Fuse:
 
     Attributes:
         max_nodes: most nodes of one group; 1 fuses nothing.
+        sizes: values of named sizes to compare bytes at, as `B=128,T=64`.
     """
 
     max_nodes: int = 64
+    sizes: str = ""
 
     name: ClassVar[str] = "fuse"
 
     def run(self, graph: Graph) -> Graph:
         if self.max_nodes < 2:
             return graph
-        sizes = dict.fromkeys(graph.size_names, _TYPICAL) | dict(graph.sizes)
-        limit = peak_bytes(graph, sizes)
+        sizes = dict.fromkeys(graph.size_names, _TYPICAL) | dict(graph.sizes) | self._given()
+        least = least_bytes(graph, sizes)
+        limit: int | None = None
         inlined = inlinable(absorb(graph, (), (), self.max_nodes))
         alone: set[Node] = set()
         for _ in range(_ROUNDS):
             fused, groups = rebuild(self._clusters(graph, inlined, alone), self.run)
-            liveness = Liveness(fused, sizes)
-            if liveness.peak <= limit:
+            peak = peak_bytes(fused, sizes)
+            if peak <= least:
                 return fused
-            # First no value is computed twice, then the groups go that wait for what lies in memory at the peak.
-            late = [n for launch in liveness.waiting() if launch in groups for n in groups[launch].members]
-            if not inlined and alone.issuperset(late):
+            limit = peak_bytes(graph, sizes) if limit is None else limit  # not often needed: it plans the graph
+            if peak <= limit:
+                return fused
+            if inlined:  # first no value is computed twice
+                inlined = set()
+                continue
+            late = self._behind(Liveness(fused, sizes), groups) - alone
+            if not late:
                 break
-            alone.update(late if not inlined else ())
-            inlined = set()
+            alone |= late
         return graph
+
+    def _given(self) -> dict[str, int]:
+        pairs = (item.split("=") for item in self.sizes.split(",") if item)
+        return {name.strip(): int(value) for name, value in pairs}
+
+    @staticmethod
+    def _behind(liveness: Liveness, groups: Mapping[Node, Group]) -> set[Node]:
+        """Members of the groups that the peak is due to: those that wait to read what lies in memory then, or else those
+        that have put it there."""
+        for launches in (liveness.waiting(), liveness.making()):
+            found = {n for launch in launches if launch in groups for n in groups[launch].members}
+            if found:
+                return found
+        return set()
 
     def _clusters(self, graph: Graph, inlined: set[Node], alone: set[Node]) -> Clusters:
         clusters = absorb(graph, inlined, alone, self.max_nodes)

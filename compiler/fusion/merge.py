@@ -141,7 +141,7 @@ class Merger:
             return None
         if first.core is not None and second.core is not None:
             return None
-        if not self.clusters.alone.isdisjoint(first.members | second.members):
+        if not (self.clusters.is_open(first) and self.clusters.is_open(second)):
             return None
         if is_scalar(first) and not is_scalar(second):
             return None

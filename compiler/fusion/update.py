@@ -18,7 +18,7 @@ def merge_scalars(clusters: Clusters, merger: Merger) -> None:
     """Single values that follow from the same state become one group."""
     donated = {clusters.graph.input_node(d) for d in clusters.graph.donations if d is not None}
     readers: dict[Node, Group] = {}
-    for group in filter(is_scalar, clusters.groups()):
+    for group in filter(is_scalar, filter(clusters.is_open, clusters.groups())):
         for leaf in clusters.leaves(group):
             if leaf in donated:
                 first = readers.setdefault(leaf, group)
@@ -30,7 +30,7 @@ def merge_updates(clusters: Clusters) -> None:
     """Groups of one text that nothing can come between become segments of one group."""
     donated = {o for o, d in zip(clusters.graph.outputs, clusters.graph.donations, strict=True) if d is not None}
     alike: dict[str, list[Group]] = {}
-    for group in clusters.groups():
+    for group in filter(clusters.is_open, clusters.groups()):
         if group.core is None and not group.reductions and (
                 _starts(clusters, group) if is_scalar(group) else _ends(clusters, group, donated)):
             text = _text(clusters, group)
