@@ -173,13 +173,15 @@ def lower_to_plan(
     from .pipeline import run_phases
 
     options = options or CompileOptions()
+    sizes = hints(graph, sizes)
     fused = run_phases(graph, until="fused", fuse=options.fuse, sizes=sizes)
-    return fused, emit(fused, hints(graph, sizes))
+    return fused, emit(fused, sizes)
 
 
 def hints(graph: Graph, sizes: Mapping[str, int] | None) -> dict[str, int]:
     """A value for every named size, to weigh bytes by."""
-    return dict.fromkeys(graph.size_names, 64) | dict(graph.sizes) | dict(sizes or {})
+    known = dict.fromkeys(graph.size_names, 64) | dict(graph.sizes)
+    return {name: (sizes or {}).get(name, value) for name, value in known.items()}
 
 
 def _compile(

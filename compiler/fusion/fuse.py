@@ -72,8 +72,8 @@ class Fuse:
 
     @staticmethod
     def _behind(liveness: Liveness, groups: Mapping[Node, Group]) -> set[Node]:
-        """Members of the groups that the peak is due to: those that wait to read what lies in memory then, or else those
-        that have put it there."""
+        """Members of the groups that the peak is due to: those that wait to read what lies in memory then, or else
+        those that have put it there."""
         for launches in (liveness.waiting(), liveness.making()):
             found = {n for launch in launches if launch in groups for n in groups[launch].members}
             if found:

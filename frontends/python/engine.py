@@ -84,15 +84,21 @@ def selected() -> str:
     return name
 
 
-def load(graph: Graph, inputs: Sequence[Array]) -> Runner:
-    """Something that runs the graph; `inputs` are its first inputs."""
+def load(graph: Graph, inputs: Sequence[Array], sizes: Mapping[str, int] | None = None) -> Runner:
+    """Something that runs the graph.
+
+    Args:
+        inputs: its first inputs.
+        sizes: the named sizes of the graph that was compiled in numbers before: what is decided by bytes is then
+            decided as it was, and the kernels are the same.
+    """
     for hook in _hooks:
         hook(graph, inputs)
     if selected() == "interpret":
         return Interpreted(expand(graph))
     from ...compiler.driver import compile_graph
 
-    return compile_graph(graph)
+    return compile_graph(graph, sizes=sizes)
 
 
 __all__ = ["Interpreted", "Runner", "evaluate", "exact_only", "expand", "load", "on_compile", "residuals", "selected"]

@@ -46,6 +46,7 @@ class Template:
         outputs: nodes over the trace's leaf numbers, with named sizes in their dims if `found` says so.
         order: leaf indices of the arrays and numbers that the graph reads.
         baked: (leaf index, value) of the script's numbers that are compiled in, or None once they are inputs.
+        typical: the named sizes of the first sample.
     """
 
     def __init__(self, signature: Signature, outputs: tuple[Node, ...], found: Fit | None) -> None:
@@ -59,6 +60,7 @@ class Template:
         self.baked: list[tuple[int, Any]] | None = [(i, signature.values[i]) for i in self.numbers]
         self.runner: engine.Runner | None = None
         self.runs = 0
+        self.typical: Mapping[str, int] | None = None
         self.graph: Graph
         self.order: list[int]
         self.scalars: list[tuple[int, np.dtype[Any]]]
@@ -88,7 +90,7 @@ class Template:
             stats.interpreted += 1
             return engine.Interpreted(self.graph)
         stats.compiled += 1
-        self.runner = engine.load(self.graph, inputs)
+        self.runner = engine.load(self.graph, inputs, self.typical)
         return self.runner
 
     def _build(self, values: Sequence[Any]) -> None:
@@ -237,6 +239,7 @@ def _generalise(signature: Signature, family: _Family, n_leaf: int) -> Program |
         if outputs is None:
             continue
         template = Template(signature, outputs, found)
+        template.typical = found.bind(family.samples[0])
         family.templates.insert(0, template)
         sizes = found.bind(family.samples[-1])
         assert sizes is not None
