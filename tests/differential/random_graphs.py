@@ -27,6 +27,8 @@ from tracemill.ir.types import TensorType
 Array = np.ndarray[Any, Any]
 Shape = tuple[Dim, ...]
 B = sym("B")
+# Beyond the blocks that reductions, columns and elementwise loops are cut into.
+WIDE: tuple[Shape, ...] = ((9001,), (2, 4500), (290, 40), (3, 20, 130), (B, 700))
 
 
 @dataclass(frozen=True)
@@ -497,7 +499,7 @@ class _Maker:
     def make(self, nodes: int, gradient: bool) -> RandomGraph:
         self.float_input((B, *self.shape()[1:]))
         for _ in range(self.rng.randint(1, 2)):
-            self.float_input(self.shape())
+            self.float_input(self.rng.choice(WIDE) if self.coin(0.15) else self.shape())
         wanted = list(self.FAMILIES)
         self.rng.shuffle(wanted)
         made = 0
@@ -506,7 +508,7 @@ class _Maker:
                       else self.rng.choice(["unary", "binary", "movement", "reduction"]))
             build: Callable[[], Node] = getattr(self, family)
             node = build()
-            if self.count(node.shape) > 4000:
+            if self.count(node.shape) > 12000:
                 continue
             self.families.add(family)
             self.floats.append(node)
@@ -531,15 +533,21 @@ class _Maker:
         return ends or [self.floats[-1]]
 
     def _gradients(self, outputs: list[Node]) -> dict[int, Node]:
-        """Of the mean of all outputs, by the number of the input."""
+        """Of the mean of all outputs, by the number of the input; of every eighth graph second derivatives."""
+        wrt = [k for k, s in enumerate(self.specs) if s.type.dtype is self.dtype]
+        first = self._slopes(outputs, wrt)
+        if self.coin(0.125):
+            squares = [self.b.mul(g, g) for g in first]
+            return dict(zip(wrt, self._slopes(squares, wrt), strict=True))
+        return dict(zip(wrt, first, strict=True))
+
+    def _slopes(self, outputs: list[Node], wrt: list[int]) -> tuple[Node, ...]:
         b = self.b
         total = b.scalar(0.0, self.dtype)
         for n in outputs:
             total = b.add(total, self.mean(n, tuple(range(len(n.shape)))) if n.shape else n)
-        wrt = [k for k, s in enumerate(self.specs) if s.type.dtype is self.dtype]
-        node = b.gradient(total, b.like(1.0, total), *(input_node(k, self.specs[k].type) for k in wrt), n_outputs=1,
-                          n_wrt=len(wrt))
-        return dict(zip(wrt, b.results(node), strict=True))
+        inputs = [input_node(k, self.specs[k].type) for k in wrt]
+        return b.results(b.gradient(total, b.like(1.0, total), *inputs, n_outputs=1, n_wrt=len(wrt)))
 
 
 __all__ = ["RandomGraph", "f32", "f64", "random_graph", "with_sizes"]
