@@ -7,9 +7,11 @@ thousands of graphs. Most graphs here run as plain Python, which saves compiling
 from __future__ import annotations
 
 import pytest
-from checks import check_all
+from checks import check_all, check_bits, check_plans
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from random_graphs import random_graph
+from tracemill.ir.dtypes import DType, bf16, f16
 
 NODES = 20
 
@@ -22,6 +24,14 @@ def test_graph_in_python(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(2))
 def test_graph_compiled(seed: int) -> None:
     check_all(seed, NODES)
+
+
+@pytest.mark.parametrize(("seed", "dtype"), [(0, f16), (1, bf16)])
+def test_narrow_graph(seed: int, dtype: DType) -> None:
+    """Sixteen-bit floats round after every operator, fused or not."""
+    r = random_graph(seed, dtype, NODES)
+    check_plans(r)
+    check_bits(r, plain=True)
 
 
 @given(st.integers(0, 10**9))
