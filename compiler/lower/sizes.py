@@ -69,6 +69,8 @@ class Sizes:
     def _unify_factors(self, a: SymDim, b: SymDim) -> None:
         """Products that are equal as a whole: pair the factors that are equal in the graph, in order."""
         left, right = factors(a), factors(b)
+        if left == [a] and right == [b]:
+            return  # two sums, of what was concatenated: equal, but by no name
         for x in left:
             match = next((y for y in right if self.real(x) == self.real(y)), None)
             if match is not None:
