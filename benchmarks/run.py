@@ -56,7 +56,7 @@ def measure(system: str, name: str, steps: int, threads: int) -> dict[str, float
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("workloads", nargs="*", default=["W1", "W2", "W3", "W4", "W5"])
+    parser.add_argument("workloads", nargs="*", default=[f"W{i}" for i in range(1, 8)])
     parser.add_argument("--with", dest="peers", action="append", default=[], choices=SYSTEMS[2:])
     parser.add_argument("--python", default=sys.executable, help="interpreter that has the peers")
     parser.add_argument("--steps", type=int, default=100)

@@ -136,4 +136,69 @@ def lstm(torch: Any) -> Step:
     return _classifier(torch, model, torch.randn(32, 32, 64), torch.optim.Adam(model.parameters(), lr=1e-3))
 
 
-WORKLOADS: dict[str, Callable[[Any], Step]] = {"W1": linear_regression, "W2": mlp, "W3": cnn, "W4": gpt, "W5": lstm}
+def resnet20(torch: Any) -> Step:
+    """W6: ResNet-20 (He et al., 2015, section 4.2) on 32×32 images, batch 32, SGD with momentum."""
+    nn, F = torch.nn, torch.nn.functional
+    torch.manual_seed(0)
+
+    class Block(nn.Module):  # type: ignore[misc]
+        def __init__(self, inner: int, outer: int, stride: int) -> None:
+            super().__init__()
+            self.conv1 = nn.Conv2d(inner, outer, 3, stride=stride, padding=1, bias=False)
+            self.bn1 = nn.BatchNorm2d(outer)
+            self.conv2 = nn.Conv2d(outer, outer, 3, padding=1, bias=False)
+            self.bn2 = nn.BatchNorm2d(outer)
+            self.short = (
+                nn.Sequential(nn.Conv2d(inner, outer, 1, stride=stride, bias=False), nn.BatchNorm2d(outer))
+                if stride != 1
+                else nn.Identity()
+            )
+
+        def forward(self, x: Any) -> Any:
+            out = F.relu(self.bn1(self.conv1(x)))
+            return F.relu(self.bn2(self.conv2(out)) + self.short(x))
+
+    blocks = []
+    for inner, outer, stride in ((16, 16, 1), (16, 32, 2), (32, 64, 2)):
+        blocks += [Block(inner, outer, stride), Block(outer, outer, 1), Block(outer, outer, 1)]
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        *blocks,
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(64, 10),
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+    return _classifier(torch, model, torch.randn(32, 3, 32, 32), optimizer)
+
+
+def norms(torch: Any) -> Step:
+    """W7: LayerNorm–GELU–LayerNorm over [4096, 1024], MSE, SGD."""
+    nn = torch.nn
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.LayerNorm(1024), nn.GELU(), nn.LayerNorm(1024))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    criterion = nn.MSELoss()
+    x, y = torch.randn(4096, 1024), torch.randn(4096, 1024)
+
+    def step(x: Any, y: Any) -> Any:
+        optimizer.zero_grad()
+        loss = criterion(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step, (x, y)
+
+
+WORKLOADS: dict[str, Callable[[Any], Step]] = {
+    "W1": linear_regression,
+    "W2": mlp,
+    "W3": cnn,
+    "W4": gpt,
+    "W5": lstm,
+    "W6": resnet20,
+    "W7": norms,
+}
