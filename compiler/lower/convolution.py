@@ -35,7 +35,7 @@ def lower_convolution(body: Graph, inputs: tuple[int, ...], core: Node) -> Lower
     spatial = core.tensor_type.rank - 2
     window = _window(core)
     taps = tuple(k for k in window if isinstance(k, int))
-    if not core.dtype.is_float or spatial > 2 or len(taps) < len(window):
+    if not core.dtype.is_float or spatial > 2 or len(taps) < len(window) or core.attrs.channels_last:
         if len(body.nodes) > 1 + len(core.inputs):
             raise CannotLower(f"{core.op.name} of {core.type} has no epilogue")
         return lower_loops(core, inputs)
@@ -45,6 +45,8 @@ def lower_convolution(body: Graph, inputs: tuple[int, ...], core: Node) -> Lower
 def has_epilogue(core: Node) -> bool:
     """Whether work may be fused behind a convolution."""
     if core.op.name == "conv_weight_grad" or not core.dtype.is_float or core.tensor_type.rank > 4:
+        return False
+    if core.attrs.channels_last:
         return False
     if not all(isinstance(k, int) for k in _window(core)):
         return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...ir.dims import Dim, product
 from ...ir.dtypes import DType, boolean, i64
 from ...ir.node import Node
+from ...ir.ops.contraction import channels_first
 from . import scalars
 from .collapse import collapse
 from .emit_rows import emit_rows
@@ -37,22 +38,23 @@ class _Loops:
         g = self._axes("g", (groups,))
         batch, c, o = self._axes("b", (image[0],)), self._axes("c", (per_group,)), self._axes("o", (filters,))
         u, k, p = self._axes("u", image[2:]), self._axes("k", weight[2:]), self._axes("p", result[2:])
+        last = at.channels_last
+        roles = {"image": (*batch, *u, *g, *c) if last else (*batch, *g, *c, *u), "weight": (*g, *o, *c, *k),
+                 "result": (*batch, *p, *g, *o) if last else (*batch, *g, *o, *p)}
         match core.op.name:
             case "conv":
-                kept, reduced, free = (*batch, *g, *o, *p), (*c, *k), u
+                kept, reduced, free = roles["result"], (*c, *k), u
             case "conv_input_grad":
-                kept, reduced, free = (*batch, *g, *c, *u), (*o, *k), p
+                kept, reduced, free = roles["image"], (*o, *k), p
             case _:
-                kept, reduced, free = (*g, *o, *c, *k), (*batch, *p), u
+                kept, reduced, free = roles["weight"], (*batch, *p), u
         where: dict[str, Dim] = {a.name: axis(a.name) for a in (*kept, *reduced)}
         inside = self._places(spatial, u, k, p, free, where)
 
         def index(*axes: Axis) -> Vector:
             return tuple(where[a.name] for a in axes)
 
-        coordinates = {"image": (index(*batch, *g, *c, *u), (*batch, *g, *c, *u)),
-                       "weight": (index(*g, *o, *c, *k), (*g, *o, *c, *k)),
-                       "result": (index(*batch, *g, *o, *p), (*batch, *g, *o, *p))}
+        coordinates = {role: (index(*axes), axes) for role, axes in roles.items()}
         names = {"conv": ("image", "weight", "result"), "conv_input_grad": ("result", "weight", "image"),
                  "conv_weight_grad": ("image", "result", "weight")}[core.op.name]
         operands = [Operand(name, core.dtype, tuple(a.extent for a in coordinates[role][1]), output=name == "y0")
@@ -75,12 +77,18 @@ class _Loops:
                                scratch=real(emitted.scratch), work=work, ir=dump(kernel)),))
 
     def _roles(self) -> tuple[tuple[Dim, ...], tuple[Dim, ...], tuple[Dim, ...]]:
-        """Shapes of the image, the weight and the convolution's result, whichever of them this operator computes."""
+        """Shapes of the image, the weight and the convolution's result, whichever of them this operator computes;
+        channels behind the batch."""
         core = self.core
         first, second = (x.shape for x in core.inputs)
-        if core.op.name == "conv":
-            return first, second, core.shape
-        return (core.shape, second, first) if core.op.name == "conv_input_grad" else (first, core.shape, second)
+        match core.op.name:
+            case "conv":
+                image, weight, result = first, second, core.shape
+            case "conv_input_grad":
+                image, weight, result = core.shape, second, first
+            case _:
+                image, weight, result = first, core.shape, second
+        return channels_first(core.attrs, image), weight, channels_first(core.attrs, result)
 
     def _value(self, name: str, text: str, args: tuple[str, ...], dtype: DType) -> str:
         self.body.append(Apply(name, text, args, dtype, 1, self.core.op.name))

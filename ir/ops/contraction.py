@@ -6,7 +6,7 @@ Every sum runs in the compute dtype (float32 for the sixteen-bit floats) and is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from ..types import TensorType, Type
 from ._common import Array, check_axes, check_extents, ints, require, same_dtype, show, tensor, two
 from ._geometry import check_geometry, cropped, out_extents, padded, padded_zeros, taps
 
+_T = TypeVar("_T")
 NUMBERS = ("float", "int", "uint")
 DTYPES = ("f32", "f64", "f16", "bf16", "i32", "i64")
 
@@ -150,7 +151,33 @@ register(
 
 # convolution
 
-_GEOMETRY = (Attr("stride", "ints"), Attr("pads", "pads"), Attr("dilation", "ints"), Attr("groups", "int", 1))
+_GEOMETRY = (
+    Attr("stride", "ints"),
+    Attr("pads", "pads"),
+    Attr("dilation", "ints"),
+    Attr("groups", "int", 1),
+    Attr("channels_last", "bool", False),
+)
+
+
+def channels_first(attrs: Any, shape: tuple[_T, ...]) -> tuple[_T, ...]:
+    """An activation's extents (or whatever there is one of per axis) in the order N, C, spatial…."""
+    return (shape[0], shape[-1], *shape[1:-1]) if attrs.channels_last else shape
+
+
+def laid_out(attrs: Any, shape: tuple[_T, ...]) -> tuple[_T, ...]:
+    """The inverse of `channels_first`."""
+    return (shape[0], *shape[2:], shape[1]) if attrs.channels_last else shape
+
+
+def _first(attrs: Any, x: Array) -> Array:
+    """An activation as a view with its channels behind the batch."""
+    return np.moveaxis(x, -1, 1) if attrs.channels_last else x
+
+
+def _laid_out(attrs: Any, x: Array) -> Array:
+    """The inverse of `_first`, row-major."""
+    return np.ascontiguousarray(np.moveaxis(x, 1, -1)) if attrs.channels_last else x
 
 
 def _check_channels(op: str, attrs: Any, channels: Dim, outputs: Dim, per_group: Dim) -> None:
@@ -191,8 +218,9 @@ def _same_extents(op: str, found: Sequence[Dim], expected: Sequence[Dim]) -> Non
 
 def _infer_conv(attrs: Any, x: Type, w: Type) -> Type:
     a, b, _ = _two_operands("conv", attrs, x, w)
-    _check_channels("conv", attrs, a.shape[1], b.shape[0], b.shape[1])
-    return a.with_shape((a.shape[0], b.shape[0], *out_extents("conv", attrs, a.shape[2:], b.shape[2:])))
+    batch, channels, *spatial = channels_first(attrs, a.shape)
+    _check_channels("conv", attrs, channels, b.shape[0], b.shape[1])
+    return a.with_shape(laid_out(attrs, (batch, b.shape[0], *out_extents("conv", attrs, spatial, b.shape[2:]))))
 
 
 def _infer_conv_input_grad(attrs: Any, dy: Type, w: Type) -> Type:
@@ -201,14 +229,13 @@ def _infer_conv_input_grad(attrs: Any, dy: Type, w: Type) -> Type:
     spatial = check_extents(op, attrs.spatial)
     if len(spatial) != n:
         raise AttributeValueError(f"{op}: spatial {show(spatial)} needs {n} extents")
-    if a.shape[1] != b.shape[0]:
-        raise ShapeError(
-            f"{op}: the gradient {a} has {a.shape[1]} channels, the weight {b} makes {b.shape[0]}"
-        )
+    batch, filters, *positions = channels_first(attrs, a.shape)
+    if filters != b.shape[0]:
+        raise ShapeError(f"{op}: the gradient {a} has {filters} channels, the weight {b} makes {b.shape[0]}")
     channels = b.shape[1] * attrs.groups
     _check_channels(op, attrs, channels, b.shape[0], b.shape[1])
-    _same_extents(op, a.shape[2:], out_extents(op, attrs, spatial, b.shape[2:]))
-    return a.with_shape((a.shape[0], channels, *spatial))
+    _same_extents(op, positions, out_extents(op, attrs, spatial, b.shape[2:]))
+    return a.with_shape(laid_out(attrs, (batch, channels, *spatial)))
 
 
 def _infer_conv_weight_grad(attrs: Any, x: Type, dy: Type) -> Type:
@@ -223,10 +250,12 @@ def _infer_conv_weight_grad(attrs: Any, x: Type, dy: Type) -> Type:
         )
     if attrs.groups < 1:
         raise AttributeValueError(f"{op}: groups {attrs.groups} must be positive")
-    per_group = a.shape[1] // attrs.groups
-    _check_channels(op, attrs, a.shape[1], b.shape[1], per_group)
-    _same_extents(op, b.shape[2:], out_extents(op, attrs, a.shape[2:], window))
-    return a.with_shape((b.shape[1], per_group, *window))
+    _, channels, *spatial = channels_first(attrs, a.shape)
+    _, filters, *positions = channels_first(attrs, b.shape)
+    per_group = channels // attrs.groups
+    _check_channels(op, attrs, channels, filters, per_group)
+    _same_extents(op, positions, out_extents(op, attrs, spatial, window))
+    return a.with_shape((filters, per_group, *window))
 
 
 def _grouped_weight(w: Array, groups: int) -> Array:
@@ -240,29 +269,29 @@ def _grouped(x: Array, groups: int) -> Array:
 
 
 def _conv(attrs: Any, t: TensorType, x: Array, w: Array) -> Array:
-    shape, window = ints(t.shape), w.shape[2:]
-    whole, weight = padded(x, attrs.pads, 0), _grouped_weight(w, attrs.groups)
+    shape, window = channels_first(attrs, ints(t.shape)), w.shape[2:]
+    whole, weight = padded(_first(attrs, x), attrs.pads, 0), _grouped_weight(w, attrs.groups)
     out = np.zeros(_grouped(np.empty(shape, bool), attrs.groups).shape, whole.dtype)
     with np.errstate(all="ignore"):
         for i, (_, cut) in enumerate(taps(attrs, window, shape[2:])):
             out += np.matmul(weight[..., i], _grouped(whole[cut], attrs.groups))
-    return out.reshape(shape)
+    return _laid_out(attrs, out.reshape(shape))
 
 
 def _conv_input_grad(attrs: Any, t: TensorType, dy: Array, w: Array) -> Array:
-    shape, window = ints(t.shape), w.shape[2:]
+    shape, window, dy = channels_first(attrs, ints(t.shape)), w.shape[2:], _first(attrs, dy)
     weight, grad = _grouped_weight(w, attrs.groups), _grouped(dy, attrs.groups)
     whole = padded_zeros(shape[:2], shape[2:], attrs.pads, grad.dtype)
     with np.errstate(all="ignore"):
         for i, (_, cut) in enumerate(taps(attrs, window, dy.shape[2:])):
             part = np.matmul(weight[..., i].swapaxes(-1, -2), grad)
             whole[cut] += part.reshape(shape[:2] + dy.shape[2:])
-    return cropped(whole, attrs.pads)
+    return _laid_out(attrs, cropped(whole, attrs.pads))
 
 
 def _conv_weight_grad(attrs: Any, t: TensorType, x: Array, dy: Array) -> Array:
-    shape, groups = ints(t.shape), attrs.groups
-    whole = padded(x, attrs.pads, 0)
+    shape, groups, dy = ints(t.shape), attrs.groups, _first(attrs, dy)
+    whole = padded(_first(attrs, x), attrs.pads, 0)
 
     def columns(y: Array) -> Array:  # [groups, channels, batch*positions]
         y = _grouped(y, groups).transpose(1, 2, 0, 3)
@@ -280,10 +309,15 @@ def _shared(node: Node) -> dict[str, Any]:
     return {a.name: getattr(node.attrs, a.name) for a in _GEOMETRY}
 
 
+def _spatial(node: Node, x: Node) -> tuple[Dim, ...]:
+    """The spatial extents of one of a convolution's activations."""
+    return channels_first(node.attrs, x.shape)[2:]
+
+
 def _conv_vjp(b: Builder, node: Node, g: Node, x: Node, w: Node) -> list[Node | None]:
     same = _shared(node)
     return [
-        b.conv_input_grad(g, w, **same, spatial=x.shape[2:]),
+        b.conv_input_grad(g, w, **same, spatial=_spatial(node, x)),
         b.conv_weight_grad(x, g, **same, window=w.shape[2:]),
     ]
 
@@ -295,7 +329,7 @@ def _conv_input_grad_vjp(b: Builder, node: Node, g: Node, dy: Node, w: Node) -> 
 
 def _conv_weight_grad_vjp(b: Builder, node: Node, g: Node, x: Node, dy: Node) -> list[Node | None]:
     same = _shared(node)
-    return [b.conv_input_grad(dy, g, **same, spatial=x.shape[2:]), b.conv(x, g, **same)]
+    return [b.conv_input_grad(dy, g, **same, spatial=_spatial(node, x)), b.conv(x, g, **same)]
 
 
 def _at(
@@ -314,6 +348,10 @@ def _at(
     }
 
 
+def _last(*geometry: Any, **more: Any) -> dict[str, Any]:
+    return _at(*geometry, **more, channels_last=True)
+
+
 register(
     OpDef(
         "conv",
@@ -327,7 +365,7 @@ register(
         dtypes=DTYPES,
         doc="Cross-correlation of x[N, C, spatial…] with w[O, C/groups, window…] → [N, O, positions…], "
         "zero-padded by `pads` (low, high per spatial axis). Output channel o sees the input channels of "
-        "group o // (O/groups).",
+        "group o // (O/groups). `channels_last`: x and the result are [N, spatial…, C]; w stays as it is.",
         samples=(
             two((2, 3, 6, 5), (4, 3, 3, 3), attrs=_at((1, 1), ((1, 1), (1, 1)))),
             two((1, 4, 7, 9), (6, 2, 3, 2), attrs=_at((2, 3), ((0, 1), (2, 0)), (1, 2), 2)),
@@ -335,9 +373,14 @@ register(
             two((1, 2, 4, 5, 3), (2, 2, 2, 1, 3), attrs=_at((1, 2, 1), ((0, 0), (0, 0), (1, 1)))),
             two((3, 2, 1, 1), (5, 2, 1, 1), attrs=_at((1, 1), ((0, 0), (0, 0)))),
             two((0, 2, 4), (3, 2, 2), attrs=_at((1,), ((0, 0),))),
+            two((2, 6, 5, 3), (4, 3, 3, 3), attrs=_last((1, 1), ((1, 1), (1, 1)))),
+            two((1, 7, 9, 4), (6, 2, 3, 2), attrs=_last((2, 3), ((0, 1), (2, 0)), (1, 2), 2)),
+            two((2, 11, 3), (3, 1, 4), attrs=_last((3,), ((2, 1),), (2,), 3)),
+            two((1, 4, 5, 3, 2), (2, 2, 2, 1, 3), attrs=_last((1, 2, 1), ((0, 0), (0, 0), (1, 1)))),
         ),
         bad=(
             two((2, 3, 6, 5), (4, 2, 3, 3), attrs=_at((1, 1), ((1, 1), (1, 1)))),
+            two((2, 3, 6, 5), (4, 3, 3, 3), attrs=_last((1, 1), ((1, 1), (1, 1)))),
             two((2, 3, 6, 5), (4, 3, 3), attrs=_at((1, 1), ((1, 1), (1, 1)))),
             two((2, 3, 2), (4, 3, 5), attrs=_at((1,), ((1, 1),))),
             two((2, 3, 9), (4, 3, 5), attrs=_at((0,), ((1, 1),))),
@@ -362,14 +405,19 @@ register(
         family="contraction",
         dtypes=DTYPES,
         doc="Gradient of `conv` with respect to its input (also called transposed convolution): dy[N, O, "
-        "positions…] and w[O, C/groups, window…] → [N, C, spatial…].",
+        "positions…] and w[O, C/groups, window…] → [N, C, spatial…]. `channels_last`: dy[N, positions…, O] → "
+        "[N, spatial…, C].",
         samples=(
             two((2, 4, 6, 5), (4, 3, 3, 3), attrs=_at((1, 1), ((1, 1), (1, 1)), spatial=(6, 5))),
             two((1, 6, 3, 4), (6, 2, 3, 2), attrs=_at((2, 3), ((0, 1), (2, 0)), (1, 2), 2, spatial=(7, 10))),
             two((2, 3, 3), (3, 1, 4), attrs=_at((3,), ((2, 1),), (2,), 3, spatial=(11,))),
             two((2, 3, 2), (3, 2, 2), attrs=_at((3,), ((0, 0),), spatial=(7,))),
+            two((2, 6, 5, 4), (4, 3, 3, 3), attrs=_last((1, 1), ((1, 1), (1, 1)), spatial=(6, 5))),
+            two((1, 3, 4, 6), (6, 2, 3, 2), attrs=_last((2, 3), ((0, 1), (2, 0)), (1, 2), 2, spatial=(7, 10))),
+            two((2, 3, 3), (3, 1, 4), attrs=_last((3,), ((2, 1),), (2,), 3, spatial=(11,))),
         ),
         bad=(
+            two((2, 4, 6), (4, 3, 3), attrs=_last((1,), ((1, 1),), spatial=(6,))),
             two((2, 4, 6), (4, 3, 3), attrs=_at((1,), ((0, 0),), spatial=(6,))),
             two((2, 5, 6), (4, 3, 3), attrs=_at((1,), ((1, 1),), spatial=(6,))),
             two((2, 4, 6), (4, 3, 3), attrs=_at((1,), ((1, 1),), spatial=(6, 6))),
@@ -389,14 +437,18 @@ register(
         family="contraction",
         dtypes=DTYPES,
         doc="Gradient of `conv` with respect to its weight: x[N, C, spatial…] and dy[N, O, positions…] → "
-        "[O, C/groups, window…].",
+        "[O, C/groups, window…]. `channels_last`: x[N, spatial…, C] and dy[N, positions…, O].",
         samples=(
             two((2, 3, 6, 5), (2, 4, 6, 5), attrs=_at((1, 1), ((1, 1), (1, 1)), window=(3, 3))),
             two((1, 4, 7, 10), (1, 6, 3, 4), attrs=_at((2, 3), ((0, 1), (2, 0)), (1, 2), 2, window=(3, 2))),
             two((2, 3, 11), (2, 3, 3), attrs=_at((3,), ((2, 1),), (2,), 3, window=(4,))),
             two((0, 2, 4), (0, 3, 3), attrs=_at((1,), ((0, 0),), window=(2,))),
+            two((2, 6, 5, 3), (2, 6, 5, 4), attrs=_last((1, 1), ((1, 1), (1, 1)), window=(3, 3))),
+            two((1, 7, 10, 4), (1, 3, 4, 6), attrs=_last((2, 3), ((0, 1), (2, 0)), (1, 2), 2, window=(3, 2))),
+            two((2, 11, 3), (2, 3, 3), attrs=_last((3,), ((2, 1),), (2,), 3, window=(4,))),
         ),
         bad=(
+            two((2, 3, 6), (2, 4, 6), attrs=_last((1,), ((1, 1),), window=(3,))),
             two((2, 3, 6), (3, 4, 6), attrs=_at((1,), ((1, 1),), window=(3,))),
             two((2, 3, 6), (2, 4, 6), attrs=_at((1,), ((0, 0),), window=(3,))),
             two((2, 3, 6), (2, 4, 6), attrs=_at((1,), ((1, 1),), groups=2, window=(3,))),
