@@ -172,7 +172,35 @@ def test_padded_parts_of_a_split_are_a_concatenation() -> None:
     whole = b.add(b.add(at(v, 8, 0), at(k, 4, 4)), at(q, 0, 8))
     becomes(whole, b.concat(q, k, v, axis=1))
     becomes(b.add(at(k, 4, 4), at(v, 8, 0)), b.pad(b.concat(k, v, axis=1), zero, pads=((0, 0, 0), (4, 0, 0))))
-    stays(b.add(at(q, 0, 8), at(v, 8, 0)))
+    becomes(b.add(at(v, 8, 0), at(q, 0, 8)), b.concat(q, b.full(0.0, f32, (B, 4)), v, axis=1))
+    becomes(b.add(b.add(at(v, 8, 0), at(q, 0, 8)), at(k, 4, 4)), b.concat(q, k, v, axis=1))
+    overlapping = b.pad(var(3, B, 6), zero, pads=((0, 0, 0), (0, 6, 0)))
+    stays(b.add(overlapping, at(k, 4, 4)))
+    stays(b.add(at(q, 0, 8), b.pad(v, b.scalar(1.0, f32), pads=((0, 0, 0), (8, 0, 0)))))
+
+
+def test_joined_parts_in_named_sizes() -> None:
+    zero = b.scalar(0.0, f32)
+    q, k, v = (var(i, T, 4) for i in range(3))
+
+    def at(x: Node, low: Dim, high: Dim) -> Node:
+        return b.pad(x, zero, pads=((low, high, 0), (0, 0, 0)))
+
+    becomes(b.add(b.add(at(v, 2 * T, 0), at(q, 0, 2 * T)), at(k, T, T)), b.concat(q, k, v, axis=0))
+    w = var(3, B, 4)
+    stays(b.add(b.pad(w, zero, pads=((0, T, 0), (0, 0, 0))), b.pad(w, zero, pads=((T, 0, 0), (0, 0, 0)))))
+
+
+def test_parts_are_joined_behind_common_views() -> None:
+    zero = b.scalar(0.0, f32)
+    q, k = var(0, 1, B, 4), var(1, 1, B, 4)
+
+    def view(x: Node, low: int, high: int) -> Node:
+        padded = b.pad(x, zero, pads=((low, high, 0), (0, 0, 0), (0, 0, 0)))
+        return b.reshape(b.permute(padded, dims=(1, 0, 2)), shape=(B, 8))
+
+    moved = b.permute(b.concat(q, k, axis=0), dims=(1, 0, 2))
+    becomes(b.add(view(k, 1, 0), view(q, 0, 1)), b.reshape(moved, shape=(B, 8)))
 
 
 def test_permutes_are_named_by_dot() -> None:

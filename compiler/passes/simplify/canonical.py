@@ -24,6 +24,7 @@ from ....ir.opdef import Kind
 from ..rewriting import inline
 from .casts import CAST_RULES
 from .contractions import CONTRACTION_RULES
+from .joins import joined_parts
 from .local import ELEMENTWISE, Local, Rules, joined
 from .patterns import is_scalar_constant
 from .shapes import reshaped_broadcast
@@ -210,46 +211,6 @@ def pad_form(b: Builder, n: Node) -> Node | None:
     return None
 
 
-def joined_pads(b: Builder, n: Node) -> Node | None:
-    """A sum of slices' cotangents, each padded with zeros to the whole → their concatenation, padded.
-
-    The parts must be neighbours along the one axis that is padded. Zeros are not added any more: a −0.0 stays
-    one.
-    """
-    x, y = n.inputs
-    if not (_is_zero_pad(x) and _is_zero_pad(y)):
-        return None
-    axes = {i for p in (x, y) for i, pad in enumerate(p.attrs.pads) if pad != (0, 0, 0)}
-    if len(axes) != 1:
-        return None
-    axis, = axes
-    first, second = (x, y) if _ends_at(x, y, axis) else (y, x)
-    if not _ends_at(first, second, axis):
-        return None
-    both = b.concat(first.inputs[0], second.inputs[0], axis=axis)
-    pads = [(0, 0, 0)] * len(n.shape)
-    pads[axis] = (first.attrs.pads[axis][0], second.attrs.pads[axis][1], 0)
-    return b.pad(both, first.inputs[1], pads=tuple(pads))
-
-
-def _is_zero_pad(n: Node) -> bool:
-    """True for a pad that adds zeros around its operand and nothing between."""
-    if n.op.name != "pad" or not is_scalar_constant(n.inputs[1]) or n.inputs[1].attrs.value.array != 0:
-        return False
-    return all(inner == 0 and not _is_negative(low) and not _is_negative(high) for low, high,
-               inner in n.attrs.pads)
-
-
-def _is_negative(d: Dim) -> bool:
-    return isinstance(d, int) and d < 0
-
-
-def _ends_at(x: Node, y: Node, axis: int) -> bool:
-    """True if x's elements end where y's begin."""
-    end: Dim = x.attrs.pads[axis][0] + x.inputs[0].shape[axis]
-    return bool(end == y.attrs.pads[axis][0])
-
-
 def flip_form(b: Builder, n: Node) -> Node | None:
     """No flip of nothing; two flips are one."""
     x, = n.inputs
@@ -320,7 +281,7 @@ RULES: Rules = joined(
     {"constant": (uniform_constant,), "broadcast": (broadcast_form,), "reshape": (reshape_form,),
      "permute": (permute_form,), "slice": (slice_form,), "concat": (concat_form,), "pad": (pad_form,),
      "flip": (flip_form,), "result": (result_form,)},
-    {"add": (joined_pads,)},
+    {"add": (joined_parts,)},
     dict.fromkeys(_REDUCTIONS, (reduce_form,)),
     {"sum": (sum_of_broadcast,)},
     CAST_RULES,
