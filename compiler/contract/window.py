@@ -1,11 +1,13 @@
-"""Windows over the last axes: maximum, its place, sum, and the transpose of the sum. What pooling is made of.
+"""Windows: maximum, its tap, sum, the elements at given taps, and the transposes. What pooling is made of.
 
-One step of the parallel range finishes one row along the last axis: taps in row-major order, each over the
-whole row, so that the inner loop is over neighbouring elements.
+A step of the parallel range finishes one line of the result: the channels of one position where they lie innermost,
+else one row along the last axis. Taps in row-major order, each over the whole line, so that the inner loop is over
+neighbouring elements (`stride` apart where windows move along the line).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,23 +17,29 @@ from ..kernel import KernelSource
 from .conv import aligned
 from .text import extent_loads, fill, load, storage, store
 
-WindowKind = Literal["max", "argmax", "sum", "spread"]
+WindowKind = Literal["max", "argmax", "sum", "take", "spread", "put"]
+
+# Kinds that go from windows to elements, and those that read a tap for each window.
+TRANSPOSED = ("spread", "put")
+PLACED = ("take", "put")
 
 
 @dataclass(frozen=True)
 class Window:
     """Generator of one window kernel.
 
-    Operands: x `[planes, in...]` → y `[planes, out...]` (int64 for `argmax`); for `spread` dy `[planes,
-    out...]` → dx `[planes, in...]`. Extents: `planes`, then per axis its input extent, its output extent, its
-    low padding. Parallel range: rows of the result.
+    Operands: x `[planes, in..., channels]` → y `[planes, out..., channels]` (taps for `argmax`); for `spread` and
+    `put` dy `[planes, out..., channels]` → dx `[planes, in..., channels]`. `take` and `put` read the taps `[planes,
+    out..., channels]` behind it. Extents: `planes`, then per axis its input extent, its output extent, its low padding,
+    then `channels` if there are any. Parallel range: see `parallel_range`.
 
     Attributes:
-        kind: `max` (NaN wins, padding never; a window of padding gives the dtype's least value), `argmax`
-            (flat index over the unpadded axes of the first such element, 0 for nothing but padding), `sum`,
-            `spread` (the transpose of `sum`). Sums run in the compute dtype.
-        dtype: element type of the input.
+        kind: `max` (NaN wins, padding never; a window of padding gives the dtype's least value), `argmax` (the number
+            of the first such tap, 0 for nothing but padding), `sum`, `take` (the element at a tap, 0 outside),
+            `spread` and `put` (the transposes of `sum` and `take`). Sums run in the compute dtype.
+        dtype: element type of the values.
         window, strides, dilations: one entry per axis, part of the source.
+        channels: whether an axis that no window moves over lies innermost.
     """
 
     kind: WindowKind
@@ -39,80 +47,103 @@ class Window:
     window: tuple[int, ...]
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
+    channels: bool = False
 
     @property
     def extents(self) -> tuple[str, ...]:
         """Names of the extents, in order."""
         axes = range(len(self.window))
-        return ("planes", *(f"{name}_{i}" for name in ("in", "out", "pad") for i in axes))
+        names = ("planes", *(f"{name}_{i}" for name in ("in", "out", "pad") for i in axes))
+        return (*names, "channels") if self.channels else names
+
+    @property
+    def _places(self) -> str:
+        """The type that numbers taps."""
+        return "u8" if math.prod(self.window) <= 256 else "i32"
+
+    @property
+    def _transposed(self) -> bool:
+        return self.kind in TRANSPOSED
 
     def parallel_range(self, planes: Dim, inputs: tuple[Dim, ...], outputs: tuple[Dim, ...]) -> Dim:
-        """Steps of the parallel range."""
-        return planes * product((inputs if self.kind == "spread" else outputs)[:-1])
+        """Steps of the parallel range: lines of the result."""
+        positions = inputs if self._transposed else outputs
+        return planes * product(positions if self.channels else positions[:-1])
 
-    def scratch_bytes(self, inputs: tuple[Dim, ...], outputs: tuple[Dim, ...]) -> Dim:
-        """Scratch bytes of one thread: a row of values, and of places for `argmax`."""
-        row = (inputs if self.kind == "spread" else outputs)[-1]
-        return aligned(row * self.dtype.compute.itemsize) + (aligned(row * 8) if self.kind == "argmax" else 0)
+    def scratch_bytes(self, inputs: tuple[Dim, ...], outputs: tuple[Dim, ...], channels: Dim = 1) -> Dim:
+        """Scratch bytes of one thread: a line of values, and of taps for `argmax`."""
+        line = channels if self.channels else (inputs if self._transposed else outputs)[-1]
+        return aligned(line * self.dtype.compute.itemsize) + (aligned(line * 4) if self.kind == "argmax" else 0)
 
     def kernel(self) -> KernelSource:
         """The kernel's source."""
-        last, spread = len(self.window) - 1, self.kind == "spread"
-        result = "i64" if self.kind == "argmax" else storage(self.dtype)
+        result = self._places if self.kind == "argmax" else storage(self.dtype)
+        last = len(self.window) - 1
+        width = "channels" if self.channels else f"{'in' if self._transposed else 'out'}_{last}"
+        placed = self.kind in PLACED
         source = fill(
-            _ROWS,
+            _LINES,
             extents=extent_loads(self.extents),
             source=f"{storage(self.dtype)}_ptr",
+            given=f"place = {self._places}_ptr(buffers, 1)" if placed else "",
             result=f"{result}_ptr",
+            slot=2 if placed else 1,
             compute=self.dtype.compute,
-            width=f"{'in' if spread else 'out'}_{last}",
-            places=self._places() if self.kind == "argmax" else "",
-            plane_size=" * ".join(f"{'out' if spread else 'in'}_{i}" for i in range(last + 1)),
+            width=width,
+            taken=f"taken = i32_at(scratch, ({width} * {self.dtype.compute.itemsize} + 63) // 64 * 64, 1)"
+            if self.kind == "argmax"
+            else "",
             coordinates=self._coordinates(),
             start=self._start(),
             taps=self._taps(),
             finish=self._finish(),
         )
-        return KernelSource("kernel", source, 2, self.extents)
+        return KernelSource("kernel", source, 3 if placed else 2, self.extents)
 
-    def _places(self) -> str:
-        last = len(self.window) - 1
-        return f"places = i64_at(scratch, (out_{last} * {self.dtype.compute.itemsize} + 63) // 64 * 64, 1)"
+    @property
+    def _nested(self) -> range:
+        """The axes that have one coordinate on a line."""
+        return range(len(self.window) - (0 if self.channels else 1))
 
     def _coordinates(self) -> str:
-        """Lines: the row's coordinates o_i on the outer axes, and its plane."""
-        extent = "in" if self.kind == "spread" else "out"
+        """Lines: the line's coordinates o_i on the nested axes, and its plane."""
+        extent = "in" if self._transposed else "out"
         lines = ["plane = step"]
-        for i in reversed(range(len(self.window) - 1)):
+        for i in reversed(self._nested):
             lines += [f"rest = plane // {extent}_{i}", f"o_{i} = plane - rest * {extent}_{i}", "plane = rest"]
         return "\n".join(lines)
 
     def _start(self) -> str:
-        if self.kind in ("sum", "spread"):
-            return f"row[col] = {self.dtype.compute}(0)"
-        least = "-inf" if self.dtype.is_float else str(self.dtype.min)
-        value = (
-            f"bits_{self.dtype.compute}({_MINUS_INFINITY[self.dtype.compute.name]})"
-            if least == "-inf"
-            else (f"{self.dtype}({least})")
-        )
-        return f"row[col] = {value}" + ("\nplaces[col] = -1" if self.kind == "argmax" else "")
+        if self.kind not in ("max", "argmax"):
+            return f"line[col] = {self.dtype.compute}(0)"
+        if self.dtype.is_float:
+            compute = self.dtype.compute
+            value = f"bits_{compute}({_MINUS_INFINITY[compute.name]})"
+        else:
+            value = f"{self.dtype}({self.dtype.min})"
+        return f"line[col] = {value}" + ("\ntaken[col] = i32(-1)" if self.kind == "argmax" else "")
 
     def _taps(self) -> str:
-        """Nested loops over the taps, outer axes checked against their extents, around the row loop."""
-        last = len(self.window) - 1
-        text = fill(
-            _SPREAD_TAP if self.kind == "spread" else _TAP,
-            last=last,
-            K=self.window[last],
-            S=self.strides[last],
-            D=self.dilations[last],
-            flat=self._flat("in" if self.kind != "spread" else "out"),
-            body=self._body(),
-        )
-        for i in reversed(range(last)):
+        """Nested loops over the taps, nested axes checked against their extents, around the loop along the line."""
+        last, transposed = len(self.window) - 1, self._transposed
+        extent = "out" if transposed else "in"
+        flat, size, number = self._row_major(extent, self._nested), f"{extent}_{last}", self._number()
+        if self.channels:
+            text = fill(_CHANNELS, flat=f"plane * {self._plane(extent)} + {flat}", number=number, body=self._body())
+        else:
             text = fill(
-                _OUTER_SPREAD if self.kind == "spread" else _OUTER,
+                _ROW_TRANSPOSED if transposed else _ROW,
+                last=last,
+                K=self.window[last],
+                S=self.strides[last],
+                D=self.dilations[last],
+                flat=f"(plane * {self._plane(extent, last)} + {flat}) * {size}",
+                number=number,
+                body=self._body(),
+            )
+        for i in reversed(self._nested):
+            text = fill(
+                _NESTED_TRANSPOSED if transposed else _NESTED,
                 i=i,
                 K=self.window[i],
                 S=self.strides[i],
@@ -121,45 +152,63 @@ class Window:
             )
         return text
 
-    def _flat(self, extent: str) -> str:
-        """The row-major index of the row `at_0, at_1…` over the outer axes."""
+    def _plane(self, extent: str, count: int | None = None) -> str:
+        """Positions of a plane over its first `count` axes."""
+        axes = range(len(self.window) if count is None else count)
+        return "(" + (" * ".join(f"{extent}_{i}" for i in axes) or "1") + ")"
+
+    def _row_major(self, extent: str, axes: range) -> str:
+        """The row-major position of the nested coordinates `at_0, at_1…`."""
         text = "0"
-        for i in range(len(self.window) - 1):
+        for i in axes:
             text = f"({text}) * {extent}_{i} + at_{i}" if i else "at_0"
         return text
 
+    def _number(self) -> str:
+        """The row-major number of the tap `k_0, k_1…`, in the type that numbers taps."""
+        text = "0"
+        for i, k in enumerate(self.window):
+            text = f"({text}) * {k} + k_{i}" if i else "k_0"
+        return f"{'i32' if self.kind == 'argmax' else self._places}({text})"
+
     def _body(self) -> str:
-        if self.kind == "spread":
-            target = f"col * {self.strides[-1]} + shift"
+        compute, stride = self.dtype.compute, 1 if self.channels else self.strides[-1]
+        moved = "col" if stride == 1 else f"col * {stride}"
+        if self._transposed:
+            target = "col" if self.channels else f"{moved} + shift"
             value = load(self.dtype, "x", "base + col")
-            return f"row[{target}] = {self.dtype.compute}(row[{target}] + {value})"
-        found = load(self.dtype, "x", f"base + col * {self.strides[-1]}")
+            if self.kind == "put":
+                value = f"select(place[base + col] == number, {value}, {compute}(0))"
+            return f"line[{target}] = {compute}(line[{target}] + {value})"
+        found = load(self.dtype, "x", f"base + {moved}")
         if self.kind == "sum":
-            return f"row[col] = {self.dtype.compute}(row[col] + {found})"
-        better = "found > best"
+            return f"line[col] = {compute}(line[col] + {found})"
+        if self.kind == "take":
+            return f"line[col] = select(place[step * width + col] == number, {found}, line[col])"
+        better = "(found > best)"
         if self.dtype.is_float:
-            better += " or (found != found and best == best)"
+            better += " | ((found != found) & (best == best))"
         if self.kind == "max":
-            return f"found = {found}\nbest = row[col]\nrow[col] = found if {better} else best"
-        return fill(_ARGMAX, found=found, better=better, stride=self.strides[-1])
+            return f"found = {found}\nbest = line[col]\nline[col] = select({better}, found, best)"
+        return fill(_ARGMAX, found=found, better=better)
 
     def _finish(self) -> str:
         if self.kind == "argmax":
-            return "y[step * width + col] = imax(places[col], 0)"
-        return store(self.dtype, "y", "step * width + col", "row[col]")
+            return f"y[step * width + col] = {self._places}(select(taken[col] < i32(0), i32(0), taken[col]))"
+        return store(self.dtype, "y", "step * width + col", "line[col]")
 
 
 _MINUS_INFINITY = {"f32": "i32(-8388608)", "f64": "i64(-4503599627370496)"}
 
-_ROWS = """
+_LINES = """
 def kernel(buffers, extents, begin, end, scratch, status):
     x = $source(buffers, 0)
-    y = $result(buffers, 1)
+    $given
+    y = $result(buffers, $slot)
     $extents
     width = $width
-    plane_size = $plane_size
-    row = ${compute}_at(scratch, 0, 0)
-    $places
+    line = ${compute}_at(scratch, 0, 0)
+    $taken
     for step in range(begin, end):
         $coordinates
         for col in range(width):
@@ -170,14 +219,14 @@ def kernel(buffers, extents, begin, end, scratch, status):
     return 0
 """
 
-_OUTER = """
+_NESTED = """
 for k_$i in range($K):
     at_$i = o_$i * $S + k_$i * $D - pad_$i
     if at_$i >= 0 and at_$i < in_$i:
         $body
 """
 
-_OUTER_SPREAD = """
+_NESTED_TRANSPOSED = """
 for k_$i in range($K):
     reach_$i = o_$i + pad_$i - k_$i * $D
     at_$i = reach_$i // $S
@@ -185,32 +234,41 @@ for k_$i in range($K):
         $body
 """
 
+_CHANNELS = """
+number = $number
+base = ($flat) * channels
+for col in range(channels):
+    $body
+"""
+
 # Columns whose tap falls inside the unpadded row.
-_TAP = """
-for k in range($K):
-    shift = k * $D - pad_$last
+_ROW = """
+for k_$last in range($K):
+    number = $number
+    shift = k_$last * $D - pad_$last
     first = imin(width, imax(0, ($S - 1 - shift) // $S))
     stop = imin(width, imax(first, (in_$last - shift + $S - 1) // $S))
-    flat = ($flat) * in_$last + shift
-    base = plane * plane_size + flat
+    base = $flat + shift
     for col in range(first, stop):
         $body
 """
 
-_SPREAD_TAP = """
-for k in range($K):
-    shift = k * $D - pad_$last
+_ROW_TRANSPOSED = """
+for k_$last in range($K):
+    number = $number
+    shift = k_$last * $D - pad_$last
     first = imin(out_$last, imax(0, ($S - 1 - shift) // $S))
     stop = imin(out_$last, imax(first, (in_$last - shift + $S - 1) // $S))
-    base = plane * plane_size + ($flat) * out_$last
+    base = $flat
     for col in range(first, stop):
         $body
 """
 
 _ARGMAX = """
 found = $found
-best = row[col]
-if places[col] < 0 or $better:
-    row[col] = found
-    places[col] = flat + col * $stride
+best = line[col]
+tap = taken[col]
+better = (tap < i32(0)) | $better
+line[col] = select(better, found, best)
+taken[col] = select(better, number, tap)
 """

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ...ir.dims import Dim, product
 from ...ir.node import Node
-from ..contract.window import Window, WindowKind
+from ..contract.window import TRANSPOSED, Window, WindowKind
 from ..kernel import KernelSource
 from ..opaque.indexing import IndexStore, Scatter
 from ..opaque.ordering import CumSum, Sort, TopK
@@ -26,19 +26,24 @@ def _launch(node: Node, kernel: KernelSource, extents: tuple[Dim, ...], steps: D
 
 
 def _window(node: Node) -> Lowered:
-    at, (x,) = node.attrs, node.inputs
-    kinds: dict[str, WindowKind] = {"window_max": "max", "window_argmax": "argmax", "window_sum": "sum",
-                                    "window_spread": "spread"}
-    spec = Window(kinds[node.op.name], x.dtype, at.window, at.stride, at.dilation)
+    """The kernel over the axes that windows move over: those in front are planes, those behind channels."""
+    at, x = node.attrs, node.inputs[0]
+    kind = _WINDOWS[node.op.name]
     n = len(at.window)
-    lead = product(x.shape[:x.tensor_type.rank - n])
     small, large = node.shape[len(node.shape) - n:], x.shape[x.tensor_type.rank - n:]
-    if node.op.name == "window_spread":
+    if kind in TRANSPOSED:
         small, large = large, small
-    low = tuple(p[0] for p in at.pads)
-    work = lead * product(small) * product(list(at.window)) * 2
-    return _launch(node, spec.kernel(), (lead, *large, *small, *low), spec.parallel_range(lead, large, small),
-                   spec.scratch_bytes(large, small), work)
+    moving = [i for i in range(n) if not (at.window[i] == at.stride[i] == 1 and tuple(at.pads[i]) == (0, 0))] or [0]
+    axes = slice(moving[0], moving[-1] + 1)
+    planes = product(x.shape[:x.tensor_type.rank - n]) * product(small[:axes.start])
+    behind = small[axes.stop:]
+    spec = Window(kind, x.dtype, at.window[axes], at.stride[axes], at.dilation[axes], channels=bool(behind))
+    windows = x if kind in TRANSPOSED else node
+    work = windows.tensor_type.size * product(list(at.window)) * 2
+    small, large, low, channels = small[axes], large[axes], tuple(p[0] for p in at.pads[axes]), product(behind)
+    extents = (planes, *large, *small, *low, *((channels,) if behind else ()))
+    return _launch(node, spec.kernel(), extents, spec.parallel_range(planes, large, small),
+                   spec.scratch_bytes(large, small, channels), work)
 
 
 def _axis(node: Node, shape: tuple[Dim, ...]) -> tuple[Dim, Dim, Dim]:
@@ -87,8 +92,13 @@ def _scatter(node: Node) -> Lowered:
                    spec.scratch_bytes(x.shape), x.tensor_type.size * 2 + index.tensor_type.size * 4, ((0, 0),))
 
 
+_WINDOWS: dict[str, WindowKind] = {
+    "window_max": "max", "window_argmax": "argmax", "window_sum": "sum", "window_take": "take",
+    "window_spread": "spread", "window_put": "put",
+}  # fmt: skip
+
 OPAQUE: dict[str, Callable[[Node], Lowered]] = {
-    "window_max": _window, "window_argmax": _window, "window_sum": _window, "window_spread": _window,
+    **dict.fromkeys(_WINDOWS, _window),
     "cumsum": _cumsum, "sort": _sort, "topk": _topk, "index_copy": _index_store, "index_add": _index_store,
     "scatter": _scatter, "scatter_add": _scatter,
 }  # fmt: skip

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tracemill.compiler.contract.window import Window
+from tracemill.compiler.contract.window import PLACED, TRANSPOSED, Window
 from tracemill.ir import dtypes
 from tracemill.ir.dims import evaluate, sym
 from tracemill.ir.ops import window as reference
@@ -21,13 +21,16 @@ CASES = {
     "3d": (2, (4, 5, 6), (2, 2, 3), (1, 2, 2), (1, 1, 1), ((0, 1), (1, 0), (1, 1))),
     "all padding": (1, (2, 2), (1, 1), (1, 1), (1, 1), ((3, 3), (2, 2))),
     "whole": (5, (7, 7), (7, 7), (1, 1), (1, 1), ((0, 0), (0, 0))),
+    "many taps": (2, (17, 18), (16, 17), (1, 1), (1, 1), ((0, 0), (0, 1))),
     "empty": (0, (4, 4), (2, 2), (1, 1), (1, 1), ((0, 0), (0, 0))),
 }
 REFERENCES = {
     "max": lambda a, t, x: reference._best(a, t, x)[0],
-    "argmax": lambda a, t, x: reference._best(a, t, x)[1],
+    "argmax": reference._argmax,
     "sum": reference._window_sum,
+    "take": reference._window_take,
     "spread": reference._window_spread,
+    "put": reference._window_put,
 }
 
 
@@ -37,32 +40,38 @@ def geometry(name):
         (n + sum(p) - (k - 1) * d - 1) // s + 1
         for n, p, k, d, s in zip(size, pads, window, dilations, strides, strict=True)
     )
-    attrs = SimpleNamespace(window=window, stride=strides, dilation=dilations, pads=pads)
-    return planes, size, out, attrs
+    return planes, size, out, SimpleNamespace(window=window, stride=strides, dilation=dilations, pads=pads)
 
 
-def check(launch, kind, name, dtype, shares):
+def widened(attrs):
+    """The same windows in front of an axis that they do not move over."""
+    return SimpleNamespace(window=(*attrs.window, 1), stride=(*attrs.stride, 1), dilation=(*attrs.dilation, 1),
+                           pads=(*attrs.pads, (0, 0)))
+
+
+def check(launch, kind, name, dtype, shares, channels=None):
     planes, size, out, attrs = geometry(name)
     rng = np.random.default_rng(len(name))
-    inputs, outputs = ((planes, *size), (planes, *out))
-    if kind == "spread":
+    behind, all_attrs = ((), attrs) if channels is None else ((channels,), widened(attrs))
+    inputs, outputs = ((planes, *size, *behind), (planes, *out, *behind))
+    taps = reference.place_dtype(attrs.window)
+    operands = [rng.integers(0, np.prod(attrs.window) + 1, outputs).astype(taps.numpy)] * (kind in PLACED)
+    if kind in TRANSPOSED:
         inputs, outputs = outputs, inputs
     x = rng.integers(-4, 5, inputs).astype(dtype.numpy)
     if dtype.is_float and kind in ("max", "argmax") and x.size:
         x.reshape(-1)[rng.integers(0, x.size, 5)] = [np.nan, -np.inf, np.inf, np.nan, -0.0]
-    want_type = dtypes.i64 if kind == "argmax" else dtype
-    wide = x.astype(dtype.compute.numpy)
-    want = REFERENCES[kind](attrs, TensorType(want_type, outputs), wide).astype(want_type.numpy)
-    if kind == "max" and not dtype.is_float:
-        want = REFERENCES[kind](attrs, TensorType(want_type, outputs), x)
-    spec = Window(kind, dtype, attrs.window, attrs.stride, attrs.dilation)
+    want_type = taps if kind == "argmax" else dtype
+    wide = x.astype(dtype.compute.numpy) if dtype.is_float else x
+    want = REFERENCES[kind](all_attrs, TensorType(want_type, outputs), wide, *operands).astype(want_type.numpy)
+    spec = Window(kind, dtype, attrs.window, attrs.stride, attrs.dilation, channels is not None)
     (y,) = launch(
         spec.kernel(),
-        [x],
+        [x, *operands],
         [(outputs, want_type.numpy)],
-        [planes, *size, *out, *(p[0] for p in attrs.pads)],
+        [planes, *size, *out, *(p[0] for p in attrs.pads), *behind],
         spec.parallel_range(planes, size, out),
-        spec.scratch_bytes(size, out),
+        spec.scratch_bytes(size, out, channels or 1),
         shares=shares,
     )
     np.testing.assert_array_equal(y.astype(np.float64), want.astype(np.float64))
@@ -75,10 +84,18 @@ def test_windows(launch, kind, name):
         check(launch, kind, name, dtypes.f32, shares)
 
 
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("kind", REFERENCES)
+def test_windows_in_front_of_channels(launch, kind, name):
+    for shares, channels in ((1, 3), (2, 40)):
+        check(launch, kind, name, dtypes.f32, shares, channels)
+
+
 @pytest.mark.parametrize("dtype", [dtypes.f64, dtypes.f16, dtypes.bf16, dtypes.i32, dtypes.i64], ids=str)
 @pytest.mark.parametrize("kind", REFERENCES)
 def test_dtypes(launch, kind, dtype):
-    check(launch, kind, "overlap", dtype, 2)
+    for channels in (None, 17):
+        check(launch, kind, "overlap", dtype, 2, channels)
 
 
 def test_formulas_take_symbolic_sizes():

@@ -158,16 +158,25 @@ def test_window_max_prefers_first_maximum_and_nan() -> None:
     x = np.array([1, 3, 3, NAN, 0, NAN], np.float32)
     np.testing.assert_array_equal(run("window_max", x, **at),
                                   np.array([3, 3, NAN, NAN, NAN, NAN], np.float32))
-    assert run("window_argmax", x, **at).tolist() == [1, 1, 3, 3, 3, 5]
+    assert run("window_argmax", x, **at).tolist() == [2, 1, 2, 1, 0, 1]
 
 
 def test_window_max_never_takes_padding() -> None:
     at = {"window": (2, 2), "stride": (2, 2), "pads": ((1, 0), (1, 0)), "dilation": (1, 1)}
     x = np.full((1, 3, 3), -np.inf, np.float32)
-    assert run("window_argmax", x, **at).ravel().tolist() == [0, 1, 3, 4]
+    assert run("window_argmax", x, **at).ravel().tolist() == [3, 2, 1, 0]
     low = np.full((1, 3, 3), np.iinfo(np.int32).min, np.int32)
-    assert run("window_argmax", low, **at).ravel().tolist() == [0, 1, 3, 4]
+    assert run("window_argmax", low, **at).ravel().tolist() == [3, 2, 1, 0]
     assert run("window_max", low, **at).ravel().tolist() == [np.iinfo(np.int32).min] * 4
+
+
+def test_window_take_and_put_are_transposes() -> None:
+    at = {"window": (2,), "stride": (1,), "pads": ((1, 0),), "dilation": (2,)}
+    place = np.array([[1, 1, 0, 1, 7]], np.uint8)
+    x = np.array([[1, 2, 3, 4, 5, 6]], np.float32)
+    assert run("window_take", x, place, **at).tolist() == [[2, 3, 2, 5, 0]]
+    assert run("window_put", x[:, :5], place, **at, spatial=(6,)).tolist() == [[0, 1 + 3, 2, 0, 4, 0]]
+    assert run("window_take", x, 0 * place, **at).tolist() == [[0, 1, 2, 3, 4]]
 
 
 def test_window_sum_counts_what_a_mean_divides_by() -> None:

@@ -67,8 +67,19 @@ def _window_max(b: Builder, x: Node, window: Ints, stride: Ints, pads: Pads, dil
     return b.window_max(x, window=window, stride=stride, pads=pads, dilation=dilation)
 
 
-def _window_argmax(b: Builder, x: Node, window: Ints, stride: Ints, pads: Pads, dilation: Ints) -> Node:
-    return b.window_argmax(x, window=window, stride=stride, pads=pads, dilation=dilation)
+def _window_indices(b: Builder, x: Node, window: Ints, stride: Ints, pads: Pads, dilation: Ints) -> Node:
+    """For every window the flat spatial index of its greatest element."""
+    place = b.window_argmax(x, window=window, stride=stride, pads=pads, dilation=dilation)
+    rest, flat, step = b.cast(place, dtype=i64), b.full(0, i64, place.shape), b.scalar(1, i64)
+    first = len(x.shape) - len(window)
+    for axis in reversed(range(len(window))):
+        k, size = b.scalar(window[axis], i64), b.dim(x.shape[first + axis])
+        tap, rest = b.rem(rest, k), b.floordiv(rest, k)
+        start = b.mul(b.iota(shape=place.shape, axis=first + axis, dtype=i64), b.scalar(stride[axis], i64))
+        at = b.add(start, b.mul(tap, b.scalar(dilation[axis], i64)))
+        flat = b.add(flat, b.mul(b.sub(at, b.scalar(pads[axis][0], i64)), step))
+        step = b.mul(step, size)
+    return flat
 
 
 def _max_pool(n: int, layer: str, input: Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any,
@@ -82,7 +93,7 @@ def _max_pool(n: int, layer: str, input: Tensor, kernel: Any, stride: Any, paddi
     values = values if x is input else values.squeeze(0)
     if not return_indices:
         return values
-    indices = apply(_window_argmax, (x.detach(),), args)
+    indices = apply(_window_indices, (x.detach(),), args)
     return values, indices if x is input else indices.squeeze(0)
 
 
