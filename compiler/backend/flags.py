@@ -26,7 +26,15 @@ class CompileFlags:
         )
 
 
+def code_of(source: str) -> str:
+    """A generated source without the comments at its head: they name operators, and kernels of different operators may
+    be the same code."""
+    while source.startswith("#"):
+        source = source.partition("\n")[2]
+    return source
+
+
 def kernel_symbol(source: str, entry: str, flags: CompileFlags | None = None) -> str:
-    """The exported name of a kernel: from its content, so that equal kernels have equal names everywhere."""
-    content = "\0".join((source, entry, (flags or CompileFlags()).key()))
+    """The exported name of a kernel: from its code, so that equal kernels have equal names everywhere."""
+    content = "\0".join((code_of(source), entry, (flags or CompileFlags()).key()))
     return "tm_" + hashlib.blake2b(content.encode(), digest_size=12).hexdigest()

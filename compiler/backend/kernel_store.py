@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ...ir.errors import InternalError
 from ...runtime.loader import load_object
 from ..cache import Counters, DiskCache, Explanation, Kind, cache_key, compiler_digest, digest, toolchain
-from .flags import CompileFlags, kernel_symbol
+from .flags import CompileFlags, code_of, kernel_symbol
 
 _KERNEL: Kind = "kernel"
 Progress = Callable[[int, int], None]
@@ -79,7 +79,7 @@ class KernelStore:
             self._common = {**toolchain(), "compiler": compiler_digest(memo)}
         return {
             "entry": request.entry,
-            "source": digest(request.source),
+            "source": digest(code_of(request.source)),
             "flags": request.flags.key(),
             "symbol": request.symbol,
             **self._common,

@@ -86,7 +86,8 @@ def build(body: Graph, inputs: Sequence[int]) -> Built:
             name = f"x{n.attrs.index}"
             operands[n] = Operand(name, n.dtype, sizes.shape(n))
             slots[name] = Slot("input", inputs[n.attrs.index])
-    values = Values(sizes, space, operands)
+    # Draws: every parameter of a model is filled with the same distribution between bounds of its own.
+    values = Values(sizes, space, operands, numbers=any(n.op.name == "random_bits" for n in nodes))
     located = _located(nodes, reductions, sizes, space)
     results = [Operand(f"y{k}", out.dtype, sizes.shape(out), output=True) for k, out in enumerate(body.outputs)]
     slots |= {target.name: Slot("result", k) for k, target in enumerate(results)}

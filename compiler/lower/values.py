@@ -30,10 +30,12 @@ class Values:
     Args:
         operands: the buffer that holds each node computed outside the kernel (inputs, a contraction's result).
         space: the loops; its axes are what coordinates are made of.
+        numbers: pass floating-point constants as arguments (their bits) instead of writing them into the text: for
+            groups that a model has many of, alike but for such numbers.
     """
 
-    def __init__(self, sizes: GroupSizes, space: Space, operands: dict[Node, Operand]) -> None:
-        self.sizes, self.space, self.operands = sizes, space, operands
+    def __init__(self, sizes: GroupSizes, space: Space, operands: dict[Node, Operand], numbers: bool = False) -> None:
+        self.sizes, self.space, self.operands, self.numbers = sizes, space, operands, numbers
         self.body: list[Instruction] = []
         self.sites: list[Node] = []
         self._guard = ""
@@ -132,7 +134,12 @@ class Values:
     def _constant(self, node: Node, index: Vector) -> str:
         if node.tensor_type.rank:
             raise CannotLower("a constant tensor inside a group")
-        return scalars.constant(node)
+        dtype = node.dtype.compute
+        if not (self.numbers and dtype.is_float):
+            return scalars.constant(node)
+        bits = node.attrs.value.array.astype(dtype.numpy).view(f"i{dtype.bits // 8}")
+        number = self.number(self.sizes.argument(node, "value", 0, int(bits)))
+        return self.apply(f"bits_{dtype}({number})", (number,), dtype, 0, "constant")
 
     def _extent(self, node: Node, index: Vector) -> str:
         return self.number(self.sizes.argument(node, "value", 0, node.attrs.value))
@@ -277,11 +284,18 @@ class Values:
         return self._choose(hit, new, old, node)
 
     def _random_bits(self, node: Node, index: Vector) -> str:
+        # However often the state has moved on before: the blocks passed over are one argument, and all draws of a
+        # kind (say the first values of all parameters) are one kernel.
         (state,) = node.inputs
+        passed: Dim = 0
+        while state.op.name == "random_advance" and state not in self.operands:
+            passed = passed + (state.attrs.count + 3) // 4
+            (state,) = state.inputs
         seed, counter = self.value(state, (0,)), self.value(state, (1,))
+        start = self.number(self.sizes.argument(node, "state", 0, passed))
         element = self.number(flatten(index, self.sizes.shape(node)))
-        return self.apply(f"philox({seed}, {counter}, {element})", (seed, counter, element), u32, PHILOX_COST,
-                          "random_bits")
+        return self.apply(f"philox({seed}, i64({counter} + {start}), {element})", (seed, counter, start, element), u32,
+                          PHILOX_COST, "random_bits")
 
     def _random_advance(self, node: Node, index: Vector) -> str:
         (state,) = node.inputs

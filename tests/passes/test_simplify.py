@@ -424,3 +424,11 @@ def test_a_deep_graph_needs_no_deep_stack() -> None:
     for _ in range(3000):
         x = b.sin(b.mul(b.scalar(2.0, f32), x))
     assert len(Simplify().run(graph(x)).nodes) == 6002
+
+
+def test_a_generator_moves_on_once() -> None:
+    state = var(0, 2, dtype=i64)
+    twice = b.random_advance(b.random_advance(b.random_advance(state, count=5), count=4), count=3)
+    becomes(twice, b.random_advance(state, count=15))  # two blocks, one, and three elements of a fourth
+    becomes(b.random_advance(b.random_advance(state, count=B), count=6),
+            b.random_advance(state, count=(B + 3) // 4 * 4 + 6))

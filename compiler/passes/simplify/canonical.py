@@ -4,7 +4,8 @@
 - an elementwise operator over repeated operands is done before the repetition; scalars splat by themselves;
 - broadcasts have no stretched axes: `[B,1]` to `[B,N]` is a broadcast of `[B]`, so a reduction's `keepdim`
 vanishes;
-- chains of reshapes, permutes, broadcasts, slices, flips are one each, and none if they do nothing;
+- chains of reshapes, permutes, broadcasts, slices, flips are one each, and none if they do nothing; so are steps of
+a random generator;
 - axes of contractions are named, not moved: permutes go into `dot`.
 
 The order of summation stays what the graph says with one exception: a sum over repeated elements is a
@@ -223,6 +224,14 @@ def flip_form(b: Builder, n: Node) -> Node | None:
     return None if axes == tuple(sorted(axes)) else b.flip(x, axes=tuple(sorted(axes)))
 
 
+def advance_form(b: Builder, n: Node) -> Node | None:
+    """A generator that moves on twice moves on once; each time by whole blocks of four."""
+    x, = n.inputs
+    if x.op.name != "random_advance":
+        return None
+    return b.random_advance(x.inputs[0], count=(x.attrs.count + 3) // 4 * 4 + n.attrs.count)
+
+
 def result_form(b: Builder, n: Node) -> Node | None:
     """A branch on a constant is the side it takes."""
     branch, = n.inputs
@@ -280,7 +289,7 @@ RULES: Rules = joined(
     {ELEMENTWISE: (before_broadcast,)},
     {"constant": (uniform_constant,), "broadcast": (broadcast_form,), "reshape": (reshape_form,),
      "permute": (permute_form,), "slice": (slice_form,), "concat": (concat_form,), "pad": (pad_form,),
-     "flip": (flip_form,), "result": (result_form,)},
+     "flip": (flip_form,), "random_advance": (advance_form,), "result": (result_form,)},
     {"add": (joined_parts,)},
     dict.fromkeys(_REDUCTIONS, (reduce_form,)),
     {"sum": (sum_of_broadcast,)},
