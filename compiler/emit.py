@@ -20,6 +20,7 @@ from ..ir.types import TensorType
 from ..runtime import plan as rt
 from .backend.flags import CompileFlags
 from .backend.kernel_store import KernelRequest
+from .kernel import KernelSource, Link
 from .lower import Launch, Lowered, lower
 from .memory import Interval, place
 from .schedule import ALIASES, producer, root, schedule
@@ -246,11 +247,12 @@ class _Level:
 
     def _kernel(self, step: Launch, operands: Sequence[Place], label: str) -> None:
         reads, writes = operands[: len(operands) - step.outputs], operands[len(operands) - step.outputs :]
-        flags = CompileFlags() if step.computed_slots else _aliasing(step.kernel.noalias, reads, writes)
-        request = KernelRequest(step.kernel.source, step.kernel.entry, flags)
-        key = request.symbol
-        self.state.kernels[key] = request
-        self.state.texts.setdefault(key, step.ir)
+        flags = CompileFlags()
+        if not step.computed_slots and not step.kernel.links:
+            flags = _aliasing(step.kernel.noalias, reads, writes)
+        key = self._register(step.kernel, flags)
+        links = tuple(self._link(link, reads, writes) for link in step.kernel.links)
+        self.state.texts.setdefault(links[-1] if links else key, step.ir)  # a kernel with links serves many launches
         faults = tuple(rt.Fault(number, n.op.name, self._site(n)) for number, n in enumerate(step.faults))
 
         def make(uses: Sequence[rt.BufferUse], waits: bool) -> rt.Entry:
@@ -267,9 +269,23 @@ class _Level:
                 step.work,
                 label,
                 faults,
+                links,
             )
 
         self.add(make, reads, writes)
+
+    def _register(self, kernel: KernelSource, flags: CompileFlags) -> str:
+        """Note a kernel to be had; its name in the plan."""
+        request = KernelRequest(kernel.source, kernel.entry, flags)
+        self.state.kernels[request.symbol] = request
+        return request.symbol
+
+    def _link(self, link: Link, reads: Sequence[Place], writes: Sequence[Place]) -> str:
+        """A kernel called by a launch's kernel, for its part of the operands."""
+        first, kernel = link.first, link.kernel
+        own = [*reads, *writes][first : first + kernel.n_buffers]
+        cut = max(len(reads) - first, 0)
+        return self._register(kernel, _aliasing(kernel.noalias, own[:cut], own[cut:]))
 
     def _site(self, node: Node) -> int:
         self.state.sites.append(node)

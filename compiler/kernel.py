@@ -17,6 +17,23 @@ STATUS_INDEX = 1
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """A kernel that another one calls itself, by an address in front of its own operands.
+
+    It has the kernel ABI and sees a part of the caller's arguments: the operands from number `first` on, and the
+    extents from where the caller says. `begin`, `end`, `scratch` and `status` are what the caller gives them for; a
+    linked kernel cannot fail.
+
+    Attributes:
+        kernel: the callee.
+        first: the caller's operand that is the callee's first.
+    """
+
+    kernel: KernelSource
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
 class KernelSource:
     """One kernel's text with its launch contract.
 
@@ -24,10 +41,11 @@ class KernelSource:
         entry: name of the kernel function in `source`, called as
             `entry(buffers, extents, begin, end, scratch, status) -> int`.
         source: the module text.
-        n_buffers: operands, inputs then outputs.
+        n_buffers: operands, inputs then outputs, without the addresses of links.
         extents: what each int64 extent means, in order (documentation and plan listings).
         fallible: the kernel may write `status` and return nonzero.
         noalias: no two operands overlap (outputs are never written over inputs), so loads may be hoisted.
+        links: kernels that this one calls; entry i of `buffers` is the address of link i, the operands follow.
     """
 
     entry: str
@@ -36,3 +54,4 @@ class KernelSource:
     extents: tuple[str, ...]
     fallible: bool = False
     noalias: bool = True
+    links: tuple[Link, ...] = ()

@@ -85,12 +85,13 @@ class BoundPlan:
         workers: number of shares that every range is split into.
         alone: too little work for threads: the caller walks all shares by itself.
         code: the packed words.
-        bases: initial base table: slot 0 is the arena, then constants, inputs, outputs that replace nothing.
+        bases: initial base table: slot 0 is the arena, then constants, inputs, outputs that replace nothing, linked
+            kernels.
         input_slot: slot of the first input.
         input_shapes: required shapes.
         arena: bytes of temporaries.
         scratch: bytes of scratch per worker.
-        pointers: the greatest number of operands of a launch.
+        pointers: the greatest number of operands and links of a launch.
         hosts: host calls by entry number.
     """
 
@@ -110,7 +111,8 @@ class BoundPlan:
         self.input_shapes = packer.input_shapes
         self.outputs = packer.outputs
         self.input_slot = packer.input_slot
-        self.bases = [0, *constants, *[0] * (packer.slot_count - 1 - len(constants))]
+        links = [kernels[key] for key in plan.links]
+        self.bases = [0, *constants, *[0] * (packer.slot_count - 1 - len(constants)), *links]
         packer.pack()
         raw, offset = aligned_bytes(len(packer.words) * L.WORD)
         self.code = np.ndarray((len(packer.words),), np.int64, raw, offset)
@@ -168,6 +170,7 @@ class _Packer:
             self.outputs.append(
                 OutputBinding(spec.replaces, slot, shape, dtype, prod(shape) * dtype.itemsize)
             )
+        self.links = {key: self.slot_count + i for i, key in enumerate(plan.links)}
         self.places: list[tuple[int, int, int]] = []
         for number, buffer in enumerate(plan.buffers):
             offset, nbytes = self.value(buffer.offset), self.value(buffer.nbytes)
@@ -268,7 +271,8 @@ class _Packer:
             self.sync()
         span = self.value(call.range)
         bounds = shares(span, call.grain, self.workers)
-        uses = [self.use(use) for use in call.buffers]
+        uses: list[tuple[int, int, tuple[int, ...]]] = [(self.links[key], 0, ()) for key in call.links]
+        uses += [self.use(use) for use in call.buffers]
         self.launch(L.OP_KERNEL, self.kernels[call.kernel], uses, bounds, self.values(call.extents))
         self.scratch = max(self.scratch, self.value(call.scratch))
         self.synced = False

@@ -26,7 +26,7 @@ from typing import Any, Literal
 from ..ir.dims import Dim, SymDim, evaluate, names
 from ..ir.dtypes import DType
 
-FORMAT = 1
+FORMAT = 2
 
 BufferKind = Literal["input", "output", "arena", "constant"]
 
@@ -90,6 +90,7 @@ class KernelCall:
         scratch: bytes of private memory per worker.
         fallible: it may return nonzero; the run then stops before any later entry.
         waits: see the module's text.
+        links: keys of kernels that this one calls itself; their addresses come before the operands.
         work: estimated scalar operations and element accesses, to decide whether threads pay.
         node: label for listings and profiles (`layers.0.linear/dot_general`).
     """
@@ -106,6 +107,7 @@ class KernelCall:
     work: Dim = 0
     node: str = ""
     faults: tuple[Fault, ...] = ()
+    links: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,8 +281,15 @@ class Plan:
 
     @property
     def kernels(self) -> tuple[str, ...]:
-        """Keys of the kernels it calls, each once, in order of first use."""
-        return tuple(dict.fromkeys(e.kernel for _, e in self.flat if isinstance(e, KernelCall)))
+        """Keys of the kernels it calls, linked ones included, each once, in order of first use."""
+        calls = [e for _, e in self.flat if isinstance(e, KernelCall)]
+        return tuple(dict.fromkeys(key for e in calls for key in (e.kernel, *e.links)))
+
+    @property
+    def links(self) -> tuple[str, ...]:
+        """Keys of the linked kernels, each once, in order of first use."""
+        calls = [e for _, e in self.flat if isinstance(e, KernelCall)]
+        return tuple(dict.fromkeys(key for e in calls for key in e.links))
 
     def to_bytes(self, **options: Any) -> bytes:
         """Serialised form; see `plan_format.encode`."""

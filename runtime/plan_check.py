@@ -125,6 +125,7 @@ def _check_entry(plan: Plan, entry: Entry, levels: int) -> None:
         case KernelCall():
             _require(entry.grain >= 1, f"{what} has grain {entry.grain}")
             _require(0 <= entry.outputs <= len(entry.buffers), f"{what} has {entry.outputs} outputs")
+            _require(entry.kernel not in entry.links, f"{what} is linked to itself")
         case Host():
             _require(0 <= entry.outputs <= len(entry.operands), f"{what} has {entry.outputs} outputs")
         case Fill():

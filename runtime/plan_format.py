@@ -137,6 +137,7 @@ class _Writer:
                     self.dim(e.work),
                     e.node,
                     _faults(e.faults),
+                    list(e.links),
                 ]
             case Copy():
                 return [
@@ -270,6 +271,7 @@ class _Reader:
                 work,
                 node,
                 faults,
+                links,
             ]:
                 return KernelCall(
                     _text(key),
@@ -284,6 +286,7 @@ class _Reader:
                     self.dim(work),
                     _text(node),
                     _read_faults(faults),
+                    tuple(_text(key) for key in links),
                 )
             case ["copy", source, target, nbytes, waits, node]:
                 return Copy(self.use(source), self.use(target), self.dim(nbytes), bool(waits), _text(node))

@@ -103,9 +103,8 @@ class _Printer:
                     f" scratch {e.scratch}" if e.scratch else ""
                 )
                 extra += " fallible" if e.fallible else ""
-                text = (
-                    f"{e.kernel}[{e.range}]({self.uses(e.buffers[:split])}) -> {self.uses(e.buffers[split:])}"
-                )
+                name = "+".join((e.kernel, *e.links))
+                text = f"{name}[{e.range}]({self.uses(e.buffers[:split])}) -> {self.uses(e.buffers[split:])}"
                 self.line(depth, text + extents + extra, e.node, e.waits)
             case Copy():
                 self.line(

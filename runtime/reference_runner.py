@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -22,8 +23,8 @@ from .faults import host_error, kernel_error
 from .host import HostFault, host_function
 from .plan import Branch, BufferUse, Copy, Entry, Fill, Host, KernelCall, Plan, Repeat, While, bodies
 
-# (buffers, extents, begin, end, scratch, status) -> 0 or an error
-PythonKernel = Callable[[list[Array], Array, int, int, Array, Array], int]
+# (buffers, extents, begin, end, scratch, status) -> 0 or an error; linked kernels come before the operands
+PythonKernel = Callable[[list[Any], Array, int, int, Array, Array], int]
 
 
 def run_reference(
@@ -130,7 +131,8 @@ class _Run:
         return pairs[::-1] if self.backwards else pairs
 
     def kernel(self, call: KernelCall) -> None:
-        buffers = [self.flat(use) for use in call.buffers]
+        buffers: list[Any] = [self.kernels[key] for key in call.links]
+        buffers += [self.flat(use) for use in call.buffers]
         extents = np.array(self.shape(call.extents), np.int64)
         failures: dict[int, Array] = {}
         for begin, end in self.shares(self.value(call.range), call.grain):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ...ir.dims import Dim
 from ..kernel import KernelSource
 from .conv import SLACK, WIDEN_WEIGHTS, ConvDims, Convolution, aligned, chunks, rows_per_chunk
-from .text import Epilogue, extent_loads, fill, load, paste_epilogue, storage
+from .text import Epilogue, call_epilogue, extent_loads, fill, load, storage
 from .tiles import MicroKernel
 
 # Filters whose results are kept until they are written out.
@@ -56,6 +56,8 @@ class ConvForward(Convolution):
             "PH": self._phases[0],
             "PW": self._phases[1],
             "FILTERS": self._filter_block,
+            "FIRST": int(self.epilogue is not None),
+            "SECOND": int(self.epilogue is not None) + 1,
         }
         narrow = fill(WIDEN_WEIGHTS, element=load(self.dtype, "w", "i"), **constants) if self.narrow else ""
         source = fill(
@@ -69,7 +71,8 @@ class ConvForward(Convolution):
             **constants,
         )
         extra = self.epilogue or Epilogue("", 1)
-        return KernelSource("kernel", source, 2 + extra.n_buffers, ConvDims._fields + extra.extents)
+        links = (extra.link(2),) if self.epilogue else ()
+        return KernelSource("kernel", source, 2 + extra.n_buffers, ConvDims._fields + extra.extents, links=links)
 
     @property
     def _phases(self) -> tuple[int, int]:
@@ -90,13 +93,14 @@ class ConvForward(Convolution):
 
     def _finish(self) -> str:
         if self.epilogue is not None:
-            body = paste_epilogue(
-                self.epilogue,
+            body = call_epilogue(
                 acc="offset(acc, row * width)",
                 stride="acc_row",
                 b="n",
                 m=("group * filters + o0", "group * filters + o0 + count"),
                 n=("(y0 + row) * out_w", "(y0 + row + 1) * out_w"),
+                own_extents=str(len(ConvDims._fields)),
+                own_operands=2,
             )
             return fill("for row in range(rows):\n    $body", body=body)
         target = ("((image_number * filters + o0 + o) * out_h + y0) * out_w", "out_w", 1)
@@ -106,8 +110,8 @@ class ConvForward(Convolution):
 
 _FORWARD = """
 def kernel(buffers, extents, begin, end, scratch, status):
-    x = $pointer(buffers, 0)
-    w = $pointer(buffers, 1)
+    x = $pointer(buffers, $FIRST)
+    w = $pointer(buffers, $SECOND)
     $output
     $extents
     depth = channels * $TAPS

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ...ir.dims import Dim, floordiv
 from ..kernel import KernelSource
 from .conv import SLACK, WIDEN_WEIGHTS, ConvDims, Convolution, aligned, chunks, rows_per_chunk
-from .text import Epilogue, extent_loads, fill, load, paste_epilogue, storage
+from .text import Epilogue, call_epilogue, extent_loads, fill, load, storage
 from .tiles import MicroKernel
 
 # Channels whose results are kept until they are written out.
@@ -60,6 +60,8 @@ class ConvInputGrad(Convolution):
         constants = self.constants() | {
             "CHANNELS": _CHANNEL_TILES * self.register_tile.rows,
             "RESIDUES": self._residues,
+            "FIRST": int(self.epilogue is not None),
+            "SECOND": int(self.epilogue is not None) + 1,
         }
         narrow = fill(WIDEN_WEIGHTS, element=load(self.dtype, "w", "i"), **constants) if self.narrow else ""
         source = fill(
@@ -73,7 +75,8 @@ class ConvInputGrad(Convolution):
             **constants,
         )
         extra = self.epilogue or Epilogue("", 1)
-        return KernelSource("kernel", source, 2 + extra.n_buffers, ConvDims._fields + extra.extents)
+        links = (extra.link(2),) if self.epilogue else ()
+        return KernelSource("kernel", source, 2 + extra.n_buffers, ConvDims._fields + extra.extents, links=links)
 
     def _places(self, dims: ConvDims) -> tuple[Dim, Dim]:
         """Rows and columns of dx counted in whole strides."""
@@ -103,13 +106,14 @@ class ConvInputGrad(Convolution):
             return fill(_STORE, copy=copy, **self.constants())
         if self._residues != 1:
             raise ValueError("an input gradient takes an epilogue only at stride 1")
-        body = paste_epilogue(
-            self.epilogue,
+        body = call_epilogue(
             acc="offset(acc, row * width)",
             stride="acc_row",
             b="n",
             m=("group * channels + c0", "group * channels + c0 + count"),
             n=("(q0 + row) * in_w", "(q0 + row + 1) * in_w"),
+            own_extents=str(len(ConvDims._fields)),
+            own_operands=2,
         )
         return fill("for row in range(rows):\n    $body", body=body)
 
@@ -126,8 +130,8 @@ for place in range(rows):
 
 _INPUT_GRAD = """
 def kernel(buffers, extents, begin, end, scratch, status):
-    dy = $pointer(buffers, 0)
-    w = $pointer(buffers, 1)
+    dy = $pointer(buffers, $FIRST)
+    w = $pointer(buffers, $SECOND)
     $output
     $extents
     low_h = pad_h // $SH

@@ -3,48 +3,64 @@
 Floats go through the register-tiled micro-kernel: A is never packed (its elements are broadcast where they
 lie), B is read in place where a full block of columns is contiguous, else transposed into a panel in scratch.
 k is cut in blocks of `K_BLOCK`; partial sums return to the same accumulators, so every output is one chain of
-fused multiply-adds in ascending k on every path. Integers use plain loops and wrap like their dtype.
+fused multiply-adds in ascending k on every path. What becomes of finished tiles is the business of a linked
+epilogue, so that one kernel serves every product of a dtype. Integers use plain loops and wrap like their
+dtype.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ...ir.dims import Dim
 from ...ir.dtypes import DType
 from ..kernel import KernelSource
-from .text import Epilogue, extent_loads, fill, load, paste_epilogue, storage, store
+from .text import Epilogue, call_epilogue, extent_loads, fill, load, storage
 from .tiles import MicroKernel, TileShape, tile_shape
 
 K_BLOCK = 512
-# Row tiles finished before the column block's epilogue or copy runs: few where one k block suffices (the
-# results stay in the first-level cache), many where the panel is packed again for every pass over the rows.
+# Row tiles finished before the column block's epilogue runs: few where one k block suffices (the results stay
+# in the first-level cache), many where the panel is packed again for every pass over the rows.
 _CHUNK_ONE_BLOCK = 8
 _CHUNK_BLOCKS = 64
 # Columns of one integer accumulator row.
 _INTEGER_BLOCK = 64
+# The extents that every product has; four for each batch axis follow.
+_EXTENTS = ("size_m", "size_n", "size_k", "a_m", "a_k", "b_k", "b_n", "c_m", "c_n", "writes_c", "rank")
+
+
+@dataclass(frozen=True, slots=True)
+class Strides:
+    """How a result lies in memory, in elements: one stride per row, per column and per batch axis."""
+
+    m: Dim
+    n: Dim
+    batch: tuple[Dim, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BatchAxis:
+    """One batch axis: its size, and how far its neighbours lie apart in each operand."""
+
+    size: Dim
+    a: Dim
+    b: Dim
 
 
 @dataclass(frozen=True)
 class DotGeneral:
-    """Generator of one batched matrix product.
+    """Generator of batched matrix products; the text depends on dtype and tile alone.
 
-    Operands: A, B, then C (row-major `[batch..., m, n]`) or the epilogue's. Extents: `extents`.
-    Parallel range: one step is one register tile of C (floats) or one row of C (integers).
+    Operands: A, B, then the epilogue's (floats) or C (integers). Extents: those of `extents`. Parallel range:
+    one step is one register tile of C (floats) or one row of C (integers).
 
     Attributes:
-        dtype: element type of A, B and C; sixteen-bit floats accumulate in float32, integers wrap.
-        batch_rank: batch axes; each has its own extent and strides, so they need not be adjacent in memory.
-        strided_out: C has free strides too (`c_*` extents), e.g. to write a transposed result.
-        epilogue: fused work on finished tiles instead of storing C (floats only; b is the row-major batch
-            number).
+        dtype: element type of A and B; sixteen-bit floats accumulate in float32, integers wrap.
         tile: register tile; this CPU's by default.
     """
 
     dtype: DType
-    batch_rank: int = 0
-    strided_out: bool = False
-    epilogue: Epilogue | None = None
     tile: TileShape | None = None
 
     def narrowed(self, n: Dim) -> DotGeneral:
@@ -53,15 +69,29 @@ class DotGeneral:
             return self
         return replace(self, tile=tile_shape(self.dtype.compute, vectors=1))
 
-    @property
-    def extents(self) -> tuple[str, ...]:
-        """Own extents in order: sizes, strides in elements, then per batch axis its size and strides."""
-        axes = range(self.batch_rank)
-        names = ["size_m", "size_n", "size_k", "a_m", "a_k", "b_k", "b_n"]
-        names += [f"batch_{i}" for i in axes] + [f"a_batch_{i}" for i in axes] + [f"b_batch_{i}" for i in axes]
-        if self.strided_out:
-            names += ["c_m", "c_n"] + [f"c_batch_{i}" for i in axes]
-        return tuple(names)
+    def extents(
+        self, sizes: tuple[Dim, Dim, Dim], a: tuple[Dim, Dim], b: tuple[Dim, Dim], batch: Sequence[BatchAxis] = (),
+        c: Strides | None = None,
+    ) -> tuple[Dim, ...]:  # fmt: skip
+        """The kernel's own extents.
+
+        Args:
+            sizes: m, n, k.
+            a: strides of A in elements along m and k.
+            b: strides of B along k and n.
+            batch: axes from the outermost in; they need not be adjacent in memory.
+            c: where full tiles are written without the epilogue's help: the epilogue's one output, contiguous
+                along n, of the dtype. Integers need it, with any strides.
+        """
+        out = c or Strides(0, 0)
+        axes: list[Dim] = []
+        for i, axis in enumerate(batch):
+            axes += [axis.size, axis.a, axis.b, out.batch[i] if c else 0]
+        return (*sizes, *a, *b, out.m, out.n, int(c is not None), len(batch), *axes)
+
+    def can_write(self, c: Strides) -> bool:
+        """Whether full tiles of a plain product may go straight to a result that lies like this."""
+        return self.dtype is self.dtype.compute and c.n == 1
 
     def parallel_range(self, batch: Dim, m: Dim, n: Dim) -> Dim:
         """Steps of the parallel range; `batch` is the product of the batch extents."""
@@ -73,14 +103,23 @@ class DotGeneral:
         """Scratch bytes of one thread, whatever the sizes."""
         return sum(self._areas()) if self.dtype.is_float else 8 * _INTEGER_BLOCK
 
-    def kernel(self) -> KernelSource:
-        """The kernel's source."""
-        if self.epilogue is not None:
-            outputs, extra = self.epilogue.n_buffers, self.epilogue.extents
-        else:
-            outputs, extra = 1, ()
-        source = self._float_source() if self.dtype.is_float else self._integer_source()
-        return KernelSource("kernel", source, 2 + outputs, self.extents + extra)
+    def kernel(self, epilogue: Epilogue | None = None) -> KernelSource:
+        """The kernel's source, linked to its epilogue.
+
+        Args:
+            epilogue: what to do with finished tiles (b is the row-major batch number). Floats need one.
+
+        Raises:
+            ValueError: an integer product with an epilogue, or a float one without.
+        """
+        if (epilogue is not None) != self.dtype.is_float:
+            raise ValueError(f"a product of {self.dtype} takes {'no' if epilogue else 'an'} epilogue")
+        if epilogue is None:
+            return KernelSource("kernel", self._integer_source(), 3, _EXTENTS)
+        return KernelSource(
+            "kernel", self._float_source(), 2 + epilogue.n_buffers, (*_EXTENTS, *epilogue.extents),
+            links=(epilogue.link(2),),
+        )  # fmt: skip
 
     @property
     def _tile(self) -> TileShape:
@@ -96,46 +135,30 @@ class DotGeneral:
     def _narrow(self) -> bool:
         return self.dtype is not self.dtype.compute
 
-    def _batch_offsets(self) -> str:
-        """Lines that turn `batch` into the operands' base offsets."""
-        lines = ["rest = batch", "a_base = 0", "b_base = 0", "c_base = 0" if self.strided_out else ""]
-        if not self.strided_out and self.epilogue is None:
-            lines.append("c_base = batch * size_m * size_n")
-        for i in reversed(range(self.batch_rank)):
-            lines += [
-                f"index = rest % batch_{i}",
-                f"rest = rest // batch_{i}",
-                f"a_base += index * a_batch_{i}",
-                f"b_base += index * b_batch_{i}",
-            ]
-            if self.strided_out:
-                lines.append(f"c_base += index * c_batch_{i}")
-        return "\n".join(line for line in lines if line)
-
     def _float_source(self) -> str:
         tile, compute = self._tile, self.dtype.compute
         panel, accumulators, _ = self._areas()
-        common = {"columns": tile.columns, "k_block": K_BLOCK}
         pointer = storage(self.dtype) + "_ptr"
+        own = f"{len(_EXTENTS)} + 4 * rank"
         return fill(
             _FLOAT,
             rows=tile.rows,
+            columns=tile.columns,
+            k_block=K_BLOCK,
             chunk_one=_CHUNK_ONE_BLOCK,
             chunk_many=_CHUNK_BLOCKS,
-            a_pointer=f"a = {pointer}(buffers, 0)",
-            b_pointer=f"b = {pointer}(buffers, 1)",
-            c_pointer="" if self.epilogue else f"c = {pointer}(buffers, 2)",
+            a_pointer=f"a = {pointer}(buffers, 1)",
+            b_pointer=f"b = {pointer}(buffers, 2)",
+            c_pointer="" if self._narrow else f"c = {pointer}(buffers, 1 + 2 * writes_c)",
             panel=f"panel = {compute}_at(scratch, 0, 0)",
             acc=f"acc = {compute}_at(scratch, {panel}, 1)",
             wide=f"wide = {compute}_at(scratch, {panel + accumulators}, 2)" if self._narrow else "",
-            extents=extent_loads(self.extents),
-            c_strides="" if self.epilogue or self.strided_out else "c_m = size_n\nc_n = 1",
-            batch_offsets=self._batch_offsets(),
-            destination=fill(_DIRECT if self._can_store_direct else _INDIRECT, **common),
+            extents=extent_loads(_EXTENTS),
+            batch_offsets=_BATCH_OFFSETS,
+            destination=fill(_INDIRECT if self._narrow else _DIRECT, columns=tile.columns),
             choose_b=self._choose_b(),
             all_rows=self._all_rows(),
-            finish=self._finish(),
-            **common,
+            finish=call_epilogue("acc", str(tile.columns), "batch", ("m0", "m1"), ("n0", "n1"), own, 2),
         )
 
     def _choose_b(self) -> str:
@@ -151,10 +174,6 @@ class DotGeneral:
             pack=f"pack_{self.dtype}_{tile.columns}x{tile.lanes}",
         )
 
-    @property
-    def _can_store_direct(self) -> bool:
-        return self.epilogue is None and not self._narrow
-
     def _all_rows(self) -> str:
         """Lines that run the micro-kernel over the chunk's rows."""
         tile = self._tile
@@ -167,31 +186,13 @@ class DotGeneral:
             "source, source_at, source_k, depth, m1 - m0, resume)"
         )
 
-    def _finish(self) -> str:
-        if self.epilogue is not None:
-            return paste_epilogue(
-                self.epilogue,
-                acc="acc",
-                stride=str(self._tile.columns),
-                b="batch",
-                m=("m0", "m1"),
-                n=("n0", "n1"),
-            )
-        value = f"acc[(m - m0) * {self._tile.columns} + j]"
-        copy = fill(_COPY_OUT, put=store(self.dtype, "c", "c_base + m * c_m + (n0 + j) * c_n", value))
-        return fill("if not direct:\n    $copy", copy=copy) if self._can_store_direct else copy
-
     def _integer_source(self) -> str:
-        if self.epilogue is not None:
-            raise ValueError("integer products take no epilogue")
-        name = self.dtype.name
         return fill(
             _INTEGER,
-            dtype=name,
+            dtype=self.dtype.name,
             block=_INTEGER_BLOCK,
-            extents=extent_loads(self.extents),
-            c_strides="" if self.strided_out else "c_m = size_n\nc_n = 1",
-            batch_offsets=self._batch_offsets(),
+            extents=extent_loads(_EXTENTS),
+            batch_offsets=_BATCH_OFFSETS,
         )
 
 
@@ -201,14 +202,13 @@ def _tiles(extent: Dim, size: int) -> Dim:
 
 _FLOAT = """
 def kernel(buffers, extents, begin, end, scratch, status):
+    $extents
     $a_pointer
     $b_pointer
     $c_pointer
     $panel
     $acc
     $wide
-    $extents
-    $c_strides
     row_tiles = (size_m + $rows - 1) // $rows
     column_tiles = (size_n + $columns - 1) // $columns
     chunk = $chunk_one if size_k <= $k_block else $chunk_many
@@ -216,11 +216,11 @@ def kernel(buffers, extents, begin, end, scratch, status):
     step = begin
     while step < end:
         # A strip is one column block of one batch entry; take a chunk of its row tiles.
-        strip = step // row_tiles
+        strip = udiv(step, row_tiles)
         tile0 = step - strip * row_tiles
         tile1 = imin(row_tiles, imin(tile0 + chunk, tile0 + end - step))
         step += tile1 - tile0
-        batch = strip // column_tiles
+        batch = udiv(strip, column_tiles)
         $batch_offsets
         n0 = (strip - batch * column_tiles) * $columns
         n1 = imin(n0 + $columns, size_n)
@@ -237,8 +237,26 @@ def kernel(buffers, extents, begin, end, scratch, status):
             k0 += $k_block
             if k0 >= size_k:
                 break
-        $finish
+        if not direct:
+            $finish
     return 0
+"""
+
+# From the row-major number of a batch entry to where its operands begin.
+_BATCH_OFFSETS = f"""
+rest = batch
+a_base = 0
+b_base = 0
+c_base = 0
+axis = {len(_EXTENTS)} + 4 * rank
+while axis > {len(_EXTENTS)}:
+    axis -= 4
+    size = extents[axis]
+    index = urem(rest, size)
+    rest = udiv(rest, size)
+    a_base += index * extents[axis + 1]
+    b_base += index * extents[axis + 2]
+    c_base += index * extents[axis + 3]
 """
 
 # B's block: where it lies if its rows are contiguous and a full tile wide, else packed as rows of a panel. A
@@ -278,22 +296,17 @@ for m in range(m0, m1, $rows):
 """
 
 _DIRECT = """
-direct = c_n == 1 and width == $columns
+direct = writes_c != 0 and width == $columns
 out = either(direct, c, acc)
 out_at = c_base + m0 * c_m + n0 if direct else 0
 out_row = c_m if direct else $columns
 """
 
 _INDIRECT = """
+direct = False
 out = acc
 out_at = 0
 out_row = $columns
-"""
-
-_COPY_OUT = """
-for m in range(m0, m1):
-    for j in range(width):
-        $put
 """
 
 _INTEGER = """
@@ -303,9 +316,8 @@ def kernel(buffers, extents, begin, end, scratch, status):
     c = ${dtype}_ptr(buffers, 2)
     acc = i64_at(scratch, 0)
     $extents
-    $c_strides
     for step in range(begin, end):
-        batch = step // size_m
+        batch = udiv(step, size_m)
         m = step - batch * size_m
         $batch_offsets
         for n0 in range(0, size_n, $block):

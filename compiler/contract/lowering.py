@@ -7,13 +7,16 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+from llvmlite import ir
 from numba.core import types
 from numba.core.typing import signature
 from numba.extending import lower_builtin
 
-from ..backend.lowering import Pointer, typed_by
+from ..backend.lowering import BufferTable, Pointer, buffers_type, typed_by
 from . import primitives
 from .micro_llvm import emit
+from .micro_runs import parse_runs_kernel
+from .micro_runs_llvm import emit_runs
 from .pack_llvm import emit_copy, emit_pack, emit_pad, emit_transpose
 from .primitives import PACK, ROWS, TRANSPOSE, primitive
 from .tiles import parse_micro_kernel
@@ -48,6 +51,33 @@ _register_extremum(primitives.imin, "<")
 _register_extremum(primitives.imax, ">")
 
 
+_I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+_BYTES = _I8.as_pointer()
+_KERNEL = ir.FunctionType(_I32, [_BYTES.as_pointer(), _I64.as_pointer(), _I64, _I64, _BYTES, _I64.as_pointer()])
+
+
+def _type_call_link(*args: Any) -> Any:
+    pointers = all(isinstance(args[at], types.CPointer) for at in (3, 7, 8)) if len(args) == 9 else False
+    if not pointers or args[0] != buffers_type:
+        return None
+    words = (args[0], types.int64, types.int64, args[3], *[types.int64] * 3)
+    return types.void(*words, args[7], args[8])
+
+
+@lower_builtin(primitives.call_link, BufferTable, *[types.Any] * 8)
+def _lower_call_link(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    buffers, slot, first, extents, at, begin, end, values, words = arguments
+    address = builder.load(builder.gep(buffers, [slot], inbounds=True))
+    callee = builder.bitcast(address, _KERNEL.as_pointer())
+    operands = builder.gep(buffers, [first], inbounds=True)
+    own = builder.gep(extents, [at], inbounds=True)
+    builder.call(callee, [operands, own, begin, end, builder.bitcast(values, _BYTES), words])
+    return context.get_dummy_value()
+
+
+typed_by(primitives.call_link, _type_call_link)
+
+
 @lru_cache(maxsize=256)
 def register(name: str) -> None:
     """Make a primitive known to Numba, if it is of a family made on demand; other names do nothing."""
@@ -58,6 +88,8 @@ def register(name: str) -> None:
         # Positions of the pointers, with those of the offsets that are added to them before the call.
         pointers = {0: 1, 3: 4, 6: 7, 8: 9} if kernel.indexed else {0: 1, 3: 4, 7: 8}
         _register_call(function, 13, pointers, lambda module: emit(module, kernel))
+    elif runs := parse_runs_kernel(name):
+        _register_call(function, 16, {0: 1, 3: 4, 7: 8, 10: 11}, lambda module: emit_runs(module, runs))
     elif match := TRANSPOSE.fullmatch(name):
         dtype, side = match[1], int(match[2])
         _register_call(function, 7, {0: 1, 3: 4}, lambda module: emit_transpose(module, dtype, side))

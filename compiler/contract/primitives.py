@@ -4,7 +4,10 @@ choices.
 Generated sources use them by name. Like the intrinsics, each is plain NumPy here and has a Numba lowering
 (`lowering.py`) with the same bits. Families are made on demand from their names:
 
-- `rows_f32_12x2x16_4…`: micro-kernels, see `micro`;
+- `call_link(buffers, slot, first, extents, at, begin, end, values, words)`: call the linked kernel whose
+  address is `buffers[slot]`, with the operands from entry `first` and the extents from `at` on, the memory at
+  `values` as its scratch and `words` (int64) as its status;
+- `rows_f32_12x2x16_4…`, `runs_f32_12x2x16_4…`: micro-kernels, see `micro` and `micro_runs`;
 - `transpose_f32_16(dst, dst_off, dst_row, src, src_off, src_row, blocks)`: `blocks` squares of 16 × 16
   elements, `dst[dst_off + c * dst_row + r] = src[src_off + r * src_row + c]` for r < 16, c < 16 * blocks;
 - `pack_f32_32x16(panel, panel_off, b, b_off, b_k, b_n, depth, width)`: rows of a panel of 32 columns,
@@ -27,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from .micro import micro_kernel
+from .micro_runs import runs_kernel
 
 TRANSPOSE = re.compile(r"transpose_(f32|f64)_(\d+)")
 PACK = re.compile(r"pack_(f32|f64)_(\d+)x(\d+)")
@@ -46,6 +50,13 @@ def imin(a: Any, b: Any) -> Any:
 def imax(a: Any, b: Any) -> Any:
     """The greater of two int64."""
     return max(a, b)
+
+
+def call_link(
+    buffers: Any, slot: int, first: int, extents: Any, at: int, begin: int, end: int, values: Any, words: Any
+) -> None:
+    """Call a linked kernel; see the module's text."""
+    buffers[slot](buffers[first:], extents[int(at) :], int(begin), int(end), values.view(np.uint8), words)
 
 
 def _transpose(side: int) -> Callable[..., None]:
@@ -104,7 +115,7 @@ def _copy() -> Callable[..., None]:
     return copy
 
 
-_FIXED: dict[str, Callable[..., Any]] = {"either": either, "imin": imin, "imax": imax}
+_FIXED: dict[str, Callable[..., Any]] = {f.__name__: f for f in (either, imin, imax, call_link)}
 
 
 @lru_cache(maxsize=256)
@@ -113,7 +124,7 @@ def primitive(name: str) -> Callable[..., Any] | None:
 
     Its attribute `register_numba` is a function that makes it known to Numba.
     """
-    function: Any = _FIXED.get(name) or micro_kernel(name)
+    function: Any = _FIXED.get(name) or micro_kernel(name) or runs_kernel(name)
     if match := TRANSPOSE.fullmatch(name):
         function = _transpose(int(match[2]))
     elif match := PACK.fullmatch(name):

@@ -1,13 +1,13 @@
-"""Small tools to write kernel sources: templates with blocks, element access by dtype, inlined epilogues."""
+"""Small tools to write kernel sources: templates with blocks, element access by dtype, calls of epilogues."""
 
 from __future__ import annotations
 
-import ast
 import re
 from dataclasses import dataclass
 from textwrap import dedent, indent
 
 from ...ir.dtypes import DType
+from ..kernel import KernelSource, Link
 
 _BLOCK = re.compile(r"^([ ]*)\$(\w+)[ ]*$", re.MULTILINE)
 _INLINE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
@@ -52,73 +52,58 @@ def store(dtype: DType, pointer: str, index: str, value: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Epilogue:
-    """Fused work on finished tiles of a contraction's result, while they are in the cache.
+    """Fused work on finished tiles of a contraction's result, while they are in the cache: a kernel of its own that
+    the contraction calls.
 
     Attributes:
-        source: text of `def epilogue(buffers, extents, acc, acc_stride, b, m0, m1, n0, n1)`: for every m in
-            `[m0, m1)` and n in `[n0, n1)` it reads the result (in the compute dtype) at
-            `acc[(m - m0) * acc_stride + n - n0]` and writes its outputs. It sees the kernel's own `buffers`
-            and `extents`: its operands follow the contraction's two, its extents follow the contraction's
-            own. No `return`, no status. It must not write through `acc`.
-        n_buffers: operands besides the contraction's two inputs, outputs included.
-        extents: names of the extra extents.
+        source: module text with `def epilogue(buffers, extents, m0, m1, values, tile)`, which begins with
+            `tile_loads`: for every m in `[m0, m1)` and n in `[n0, n1)` it reads the result (in the compute
+            dtype) at `acc[(m - m0) * acc_stride + n - n0]` and writes its outputs. It returns 0, it must not
+            write to `acc`.
+        n_buffers: its operands, inputs then outputs: those of the contraction behind its own two.
+        extents: names of its extents, which follow the contraction's own.
     """
 
     source: str
     n_buffers: int
     extents: tuple[str, ...] = ()
 
-
-class _Rename(ast.NodeTransformer):
-    """Prefixes every local name of a function, so that its body can be pasted into another."""
-
-    def __init__(self, local_names: frozenset[str], prefix: str) -> None:
-        self.local_names, self.prefix = local_names, prefix
-
-    def visit_Name(self, node: ast.Name) -> ast.Name:
-        return ast.Name(self.prefix + node.id, node.ctx) if node.id in self.local_names else node
+    def link(self, first: int) -> Link:
+        """For a contraction whose operand number `first` is this epilogue's first."""
+        return Link(KernelSource("epilogue", self.source, self.n_buffers, self.extents), first)
 
 
-def inline_call(source: str, arguments: dict[str, str], prefix: str = "e_") -> str:
-    """The body of the one function in `source`, as statements to paste where it would be called.
+EPILOGUE_SIGNATURE = "def epilogue(buffers, extents, m0, m1, values, tile):"
+
+
+def tile_loads(compute: DType) -> tuple[str, ...]:
+    """The first lines of an epilogue: `acc`, `acc_stride`, `b`, `n0`, `n1` from its arguments."""
+    return f"acc = {compute}_at(values, 0)", "b = tile[0]", "n0 = tile[1]", "n1 = tile[2]", "acc_stride = tile[3]"
+
+
+def call_epilogue(
+    acc: str, stride: str, b: str, m: tuple[str, str], n: tuple[str, str], own_extents: str, own_operands: int
+) -> str:
+    """Lines that call link 0 of a kernel, an epilogue, for one finished tile.
 
     Args:
-        source: a module text that holds one function definition.
-        arguments: parameter name → expression for every parameter.
-        prefix: put before all names local to the function.
-
-    Raises:
-        ValueError: the text is not one function with exactly these parameters, or it returns.
+        acc: pointer to the value of the tile's first element.
+        stride: elements from one row of the tile to the next.
+        b, m, n: batch entry, rows and columns of the tile.
+        own_extents: how many extents the kernel has itself.
+        own_operands: how many operands; its links come before them.
     """
-    module = ast.parse(dedent(source))
-    function = module.body[0] if len(module.body) == 1 else None
-    if not isinstance(function, ast.FunctionDef) or [a.arg for a in function.args.args] != list(arguments):
-        raise ValueError(f"expected one function of parameters {', '.join(arguments)}")
-    nodes = list(ast.walk(function))
-    if any(isinstance(node, ast.Return) for node in nodes):
-        raise ValueError("an inlined function must not return")
-    stored = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    renamed = _Rename(frozenset(stored | set(arguments)), prefix)
-    body = function.body
-    if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):  # the docstring
-        body = body[1:]
-    lines = [f"{prefix}{name} = {value}" for name, value in arguments.items()]
-    return "\n".join(lines + [ast.unparse(renamed.visit(statement)) for statement in body])
+    return fill(
+        _CALL, acc=acc, stride=stride, b=b, n0=n[0], n1=n[1], m0=m[0], m1=m[1], extents=own_extents,
+        first=own_operands + 1,
+    )  # fmt: skip
 
 
-def paste_epilogue(epilogue: Epilogue, *, acc: str, stride: str, b: str, m: tuple[str, str], n: tuple[str, str]) -> str:
-    """The epilogue's statements for one tile, with the caller's expressions as arguments."""
-    return inline_call(
-        epilogue.source,
-        {
-            "buffers": "buffers",
-            "extents": "extents",
-            "acc": acc,
-            "acc_stride": stride,
-            "b": b,
-            "m0": m[0],
-            "m1": m[1],
-            "n0": n[0],
-            "n1": n[1],
-        },
-    )
+_CALL = """
+tile = local_i64(4)
+tile[0] = $b
+tile[1] = $n0
+tile[2] = $n1
+tile[3] = $stride
+call_link(buffers, 0, $first, extents, $extents, $m0, $m1, $acc, tile)
+"""

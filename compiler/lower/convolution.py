@@ -130,7 +130,7 @@ class _Convolution:
         kernel = Kernel("conv", (*extra, *targets), kept, (), (marker, *values.body), comments)
         kernel = collapse(kernel, apart=("b0", "p0"))
         tile = Tile((kernel.kept[0],), kernel.kept[1], kernel.kept[2:], _RESULT)
-        epilogue, extents = write_epilogue(kernel, kernel.body[1:], kernel.operands, tile, len(ConvDims._fields))
+        epilogue, extents = write_epilogue(kernel, kernel.body[1:], kernel.operands, tile, self.core.dtype.compute)
         slots = [Slot("input", self.inputs[int(o.name[1:])]) for o in extra]
         slots += [Slot("result", k) for k in range(len(targets))]
         real = sizes.sizes.real

@@ -12,7 +12,7 @@ from ...ir.dims import Dim, product
 from ...ir.graph import Graph
 from ...ir.node import Node, postorder
 from ...ir.types import TensorType
-from ..contract.gemm import DotGeneral
+from ..contract.gemm import BatchAxis, DotGeneral, Strides
 from .collapse import collapse
 from .emit_map import emit_map
 from .epilogue import Tile, write_epilogue
@@ -184,37 +184,33 @@ class _Dot:
         batch = tuple(x for x in kernel.kept if x not in (row, column))
         depth = kernel.reduced[0] if kernel.reduced else None
         tail = kernel.body[4:]
-        direct = self._direct(tail, kernel)
-        strides_c: list[Dim] = []
-        spec = DotGeneral(self.core.dtype, len(batch)).narrowed(real(column.extent) if column else 1)
-        epilogue_extents: tuple[Dim, ...] = ()
-        if direct is not None:
-            c = _Side(a.slot, 1, direct.address)
-            strides_c = [c.stride(row), c.stride(column), *(c.stride(x) for x in batch)]
-            if strides_c != _packed(row, column, batch):
-                spec = replace(spec, strided_out=True)
-        elif not self.core.dtype.is_float:
+        plain = self._plain(tail)
+        store = None if plain is None else _Side(a.slot, 1, plain.address)
+        c = None if store is None else Strides(store.stride(row), store.stride(column), tuple(map(store.stride, batch)))
+        spec = DotGeneral(self.core.dtype).narrowed(real(column.extent) if column else 1)
+        own: tuple[Dim, ...] = ()
+        if self.core.dtype.is_float:
+            tile = Tile(batch, row, (column,) if column else (), _RESULT)
+            epilogue, own = write_epilogue(kernel, tail, kernel.operands[2:], tile, self.core.dtype.compute)
+            source = spec.kernel(epilogue)
+            source = replace(source, source=module(source.source, (f"product of {self.core.dtype}",)))
+            c = c if c is not None and spec.can_write(c) else None
+        elif c is None:
             raise CannotLower("integer dots have no epilogue")
         else:
-            tile = Tile(batch, row, (column,) if column else (), _RESULT)
-            epilogue, epilogue_extents = write_epilogue(kernel, tail, kernel.operands[2:], tile,
-                                                        len(spec.extents))
-            spec = replace(spec, epilogue=epilogue)
-        source = spec.kernel()
-        extents: list[Dim] = [
-            row.extent if row else 1, column.extent if column else 1, depth.extent if depth else 1,
-            a.stride(row), a.stride(depth), b.stride(depth), b.stride(column),
-            *(x.extent for x in batch), *(a.stride(x) for x in batch), *(b.stride(x) for x in batch)]
-        if spec.strided_out:
-            extents += strides_c
-        size_m, size_n, size_k = map(real, extents[:3])
+            source = spec.kernel()
+            source = replace(source, source=module(source.source, kernel.comments))
+        lengths = (row.extent if row else 1, column.extent if column else 1, depth.extent if depth else 1)
+        axes = [BatchAxis(x.extent, a.stride(x), b.stride(x)) for x in batch]
+        extents = spec.extents(lengths, (a.stride(row), a.stride(depth)), (b.stride(depth), b.stride(column)), axes, c)
+        size_m, size_n, size_k = map(real, lengths)
         count = real(product([x.extent for x in batch]))
         outputs = [self.slots[o.name] for o in kernel.operands[2:]]
         pairs = tuple((self.slots[r].index, self.slots[x].index) for r, x in overwritable(kernel)
-                      if self.slots[x].role == "input")
+                      if self.slots[x].role == "input" and x not in (left.operand, right.operand))
         launch = Launch(
-            replace(source, source=module(source.source, kernel.comments)), (a.slot, b.slot, *outputs),
-            tuple(map(real, [*extents, *epilogue_extents])), spec.parallel_range(count, size_m, size_n),
+            source, (a.slot, b.slot, *outputs),
+            tuple(map(real, [*extents, *own])), spec.parallel_range(count, size_m, size_n),
             sum(o.output for o in kernel.operands), scratch=spec.scratch_bytes(),
             work=count * size_m * size_n * size_k * 2, faults=tuple(values.sites), ir=dump(kernel))
         return launch, pairs
@@ -231,19 +227,9 @@ class _Dot:
             slot = replace(slot, offset=self.sizes.sizes.real(offset) * load.dtype.itemsize)
         return _Side(slot, load.dtype.itemsize, load.address)
 
-    def _direct(self, tail: tuple[Instruction, ...], kernel: Kernel) -> Store | None:
+    def _plain(self, tail: tuple[Instruction, ...]) -> Store | None:
         """The store of the bare product, if that is all that follows."""
         stores = [i for i in tail if isinstance(i, Store)]
         rest = [i for i in tail if not isinstance(i, Store)]
-        plain = all(isinstance(i, Apply) and i.label == "round" for i in rest)  # the generator rounds by itself
-        return stores[0] if len(stores) == 1 and plain and len(rest) < 2 else None
-
-
-def _packed(row: Axis | None, column: Axis | None, batch: tuple[Axis, ...]) -> list[Dim]:
-    """Strides of a row-major result `[batch..., row, column]` (0 for an axis that is not there)."""
-    stride: Dim = 1
-    found: list[Dim] = []
-    for a in (column, row, *reversed(batch)):
-        found.append(0 if a is None else stride)
-        stride = stride * (1 if a is None else a.extent)
-    return [found[1], found[0], *reversed(found[2:])]
+        rounds = all(isinstance(i, Apply) and i.label == "round" for i in rest)  # integer kernels round by themselves
+        return stores[0] if len(stores) == 1 and rounds and len(rest) < 2 else None

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...ir.dims import Dim
-from ..contract.text import Epilogue
+from ...ir.dtypes import DType
+from ..contract.text import EPILOGUE_SIGNATURE, Epilogue, tile_loads
 from .errors import CannotLower
 from .kernel_ir import Axis, Check, Instruction, Kernel, Operand, reads
-from .source import Writer, storage
+from .source import Writer, module
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,13 @@ class Tile:
 
 
 def write_epilogue(kernel: Kernel, body: tuple[Instruction, ...], operands: tuple[Operand, ...],
-                   tile: Tile, first: int) -> tuple[Epilogue, tuple[Dim, ...]]:
-    """The epilogue's function and its extra extents.
+                   tile: Tile, compute: DType) -> tuple[Epilogue, tuple[Dim, ...]]:
+    """The epilogue's kernel and its extents.
 
     Args:
         body: the instructions after the contraction.
         operands: their buffers, which follow the contraction's two.
-        first: how many extents the contraction has itself.
+        compute: the dtype of the contraction's value.
 
     Raises:
         CannotLower: an instruction may stop the run; a tile cannot.
@@ -38,8 +39,9 @@ def write_epilogue(kernel: Kernel, body: tuple[Instruction, ...], operands: tupl
         raise CannotLower("a contraction's epilogue cannot check indices")
     w = Writer(prefix="s")
     by_name = {o.name: o for o in operands}
-    for slot, operand in enumerate(operands, 2):
-        w.line(f"{operand.name} = {storage(operand.dtype)}_ptr(buffers, {slot})")
+    for line in tile_loads(compute):
+        w.line(line)
+    w.pointers(operands)
     batch = {a.name for a in tile.batch}
     by_row = batch | ({tile.row.name} if tile.row else set())
     after = _following(kernel, body, tile.result)
@@ -64,10 +66,8 @@ def write_epilogue(kernel: Kernel, body: tuple[Instruction, ...], operands: tupl
             for i in body:
                 if level(i) == 2:
                     w.instruction(i, by_name)
-    head = "def epilogue(buffers, extents, acc, acc_stride, b, m0, m1, n0, n1):"
-    count = len(w.extents)
-    loads = [f"    s{k} = extents[{first + k}]" for k in range(count)]
-    text = "\n".join([head, *loads, *w.lines])
+    loads = [f"    s{k} = extents[{k}]" for k in range(len(w.extents))]
+    text = module("\n".join([EPILOGUE_SIGNATURE, *loads, *w.lines, "    return 0"]), kernel.comments)
     return Epilogue(text, len(operands), tuple(str(d) for d in w.extents)), tuple(w.extents)
 
 

@@ -27,11 +27,9 @@ class KernelFailed(Exception):
 
 def compiled(kernel: KernelSource) -> Callable[..., int]:
     """The kernel through Numba, called as the plain form is."""
-    flags = CompileFlags(noalias=kernel.noalias)
-    code = compile_source(kernel.source, kernel.entry, flags=flags)
-    address = load_object(code, kernel_symbol(kernel.source, kernel.entry, flags))
-    pointer, integer = ctypes.c_void_p, ctypes.c_int64
-    function = ctypes.CFUNCTYPE(ctypes.c_int32, pointer, pointer, integer, integer, pointer, pointer)(address)
+    function = native(kernel)
+    links = [ctypes.cast(native(link.kernel), ctypes.c_void_p).value for link in kernel.links]
+    pointer = ctypes.c_void_p
 
     def call(
         buffers: list[np.ndarray],
@@ -41,10 +39,27 @@ def compiled(kernel: KernelSource) -> Callable[..., int]:
         scratch: np.ndarray,
         status: np.ndarray,
     ) -> int:
-        table = (pointer * len(buffers))(*[b.ctypes.data for b in buffers])
+        words = [*links, *(b.ctypes.data for b in buffers)]
+        table = (pointer * len(words))(*words)
         return function(table, extents.ctypes.data, begin, end, scratch.ctypes.data, status.ctypes.data)
 
     return call
+
+
+def interpreted(kernel: KernelSource) -> Callable[..., int]:
+    """The kernel as plain Python, with its links."""
+    function = run_python(kernel.source, kernel.entry)
+    links = [run_python(link.kernel.source, link.kernel.entry) for link in kernel.links]
+    return lambda buffers, *rest: function([*links, *buffers], *rest)
+
+
+def native(kernel: KernelSource) -> Any:
+    """The kernel's code as a C function."""
+    flags = CompileFlags(noalias=kernel.noalias)
+    code = compile_source(kernel.source, kernel.entry, flags=flags)
+    address = load_object(code, kernel_symbol(kernel.source, kernel.entry, flags))
+    pointer, integer = ctypes.c_void_p, ctypes.c_int64
+    return ctypes.CFUNCTYPE(ctypes.c_int32, pointer, pointer, integer, integer, pointer, pointer)(address)
 
 
 @pytest.fixture(scope="session")
@@ -54,23 +69,23 @@ def kernel_failed() -> type[KernelFailed]:
 
 
 @pytest.fixture(scope="session")
-def functions() -> dict[tuple[str, str], Callable[..., int]]:
+def functions() -> dict[tuple[str, ...], Callable[..., int]]:
     return {}
 
 
 @pytest.fixture
-def launcher(functions: dict[tuple[str, str], Callable[..., int]]) -> Callable[[str], Launch]:
+def launcher(functions: dict[tuple[str, ...], Callable[..., int]]) -> Callable[[str], Launch]:
     """`launcher(leg)`: the launch function of one leg (`plain` or `compiled`)."""
     return lambda leg: make_launch(leg, functions)
 
 
 @pytest.fixture(params=["plain", "compiled"])
-def launch(request: pytest.FixtureRequest, functions: dict[tuple[str, str], Callable[..., int]]) -> Launch:
+def launch(request: pytest.FixtureRequest, functions: dict[tuple[str, ...], Callable[..., int]]) -> Launch:
     """`launch(kernel, inputs, outputs, extents, steps, scratch_bytes, shares=1)` → the outputs."""
     return make_launch(request.param, functions)
 
 
-def make_launch(leg: str, functions: dict[tuple[str, str], Callable[..., int]]) -> Launch:
+def make_launch(leg: str, functions: dict[tuple[str, ...], Callable[..., int]]) -> Launch:
     def run(
         kernel: KernelSource,
         inputs: Sequence[np.ndarray],
@@ -80,11 +95,11 @@ def make_launch(leg: str, functions: dict[tuple[str, str], Callable[..., int]]) 
         scratch_bytes: int,
         shares: int = 1,
     ) -> list[np.ndarray]:
-        assert len(extents) == len(kernel.extents)
+        assert len(extents) >= len(kernel.extents)  # a product has further ones for each batch axis
         assert len(inputs) + len(outputs) == kernel.n_buffers
-        key = (leg, kernel.source)
+        key = (leg, kernel.source, *(link.kernel.source for link in kernel.links))
         if key not in functions:
-            functions[key] = run_python(kernel.source, kernel.entry) if leg == "plain" else compiled(kernel)
+            functions[key] = interpreted(kernel) if leg == "plain" else compiled(kernel)
         results = [poisoned(shape, dtype) for shape, dtype in outputs]
         buffers = [np.ascontiguousarray(a).reshape(-1) for a in inputs] + [r.reshape(-1) for r in results]
         bounds = [steps * i // shares for i in range(shares + 1)]

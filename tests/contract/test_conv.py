@@ -11,7 +11,7 @@ from tracemill.compiler.contract.conv import ConvDims
 from tracemill.compiler.contract.conv_forward import ConvForward
 from tracemill.compiler.contract.conv_input_grad import ConvInputGrad
 from tracemill.compiler.contract.conv_weight_grad import ConvWeightGrad
-from tracemill.compiler.contract.text import Epilogue
+from tracemill.compiler.contract.text import EPILOGUE_SIGNATURE, Epilogue, tile_loads
 from tracemill.compiler.contract.tiles import TileShape
 from tracemill.ir import dtypes
 from tracemill.ir.dims import evaluate, sym
@@ -114,11 +114,12 @@ def close(got, want, case):
 
 def run(launch, spec, case, inputs, shape, shares=1, extra=()):
     steps, scratch = evaluate(spec.parallel_range(case.dims), {}), evaluate(spec.scratch_bytes(case.dims), {})
+    own = (shape[1], int(np.prod(shape[2:]))) if getattr(spec, "epilogue", None) else ()
     (result,) = launch(
         spec.kernel(),
         [*inputs, *extra],
         [(shape, case.dtype.numpy)],
-        case.dims,
+        (*case.dims, *own),
         steps,
         scratch,
         shares=shares,
@@ -145,14 +146,16 @@ def test_forward_dtypes(launch, dtype):
     )
 
 
-BIAS = """
-def epilogue(buffers, extents, acc, acc_stride, b, m0, m1, n0, n1):
-    bias = f32_ptr(buffers, 2)
-    y = f32_ptr(buffers, 3)
+BIAS = f"""
+{EPILOGUE_SIGNATURE}
+    {"; ".join(tile_loads(dtypes.f32))}
+    bias = f32_ptr(buffers, 0)
+    y = f32_ptr(buffers, 1)
     for m in range(m0, m1):
         for n in range(n0, n1):
             value = acc[(m - m0) * acc_stride + n - n0] + bias[m]
-            y[(b * extents[1] * extents[3] + m) * extents[6] * extents[7] + n] = value
+            y[(b * extents[0] + m) * extents[1] + n] = value
+    return 0
 """
 
 
@@ -160,7 +163,7 @@ def epilogue(buffers, extents, acc, acc_stride, b, m0, m1, n0, n1):
 def test_forward_epilogue(launch, name):
     case = Case(name)
     bias = np.arange(case.w.shape[0], dtype=np.float32)
-    spec = ConvForward(case.dtype, **case.structure(), epilogue=Epilogue(BIAS, 2))
+    spec = ConvForward(case.dtype, **case.structure(), epilogue=Epilogue(BIAS, 2, ("filters", "pixels")))
     y = run(launch, spec, case, [case.x, case.w, bias], case.dy.shape)
     close(y, case.forward() + bias[:, None, None], case)
 
@@ -208,19 +211,21 @@ def test_input_grad_dtypes(launch, dtype):
     )
 
 
-DOUBLE = """
-def epilogue(buffers, extents, acc, acc_stride, b, m0, m1, n0, n1):
-    dx = f32_ptr(buffers, 2)
+DOUBLE = f"""
+{EPILOGUE_SIGNATURE}
+    {"; ".join(tile_loads(dtypes.f32))}
+    dx = f32_ptr(buffers, 0)
     for m in range(m0, m1):
         for n in range(n0, n1):
-            at = (b * extents[1] * extents[2] + m) * extents[4] * extents[5] + n
+            at = (b * extents[0] + m) * extents[1] + n
             dx[at] = acc[(m - m0) * acc_stride + n - n0] * f32(2.0)
+    return 0
 """
 
 
 def test_input_grad_epilogue(launch):
     case = Case("same")
-    spec = ConvInputGrad(case.dtype, **case.structure(), epilogue=Epilogue(DOUBLE, 1))
+    spec = ConvInputGrad(case.dtype, **case.structure(), epilogue=Epilogue(DOUBLE, 1, ("channels", "pixels")))
     close(run(launch, spec, case, [case.dy, case.w], case.x.shape), 2 * case.input_grad(), case)
 
 

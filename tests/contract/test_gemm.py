@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tracemill.compiler.contract.gemm import DotGeneral
-from tracemill.compiler.contract.text import Epilogue
+from tracemill.compiler.contract.gemm import BatchAxis, DotGeneral, Strides
+from tracemill.compiler.contract.text import EPILOGUE_SIGNATURE, Epilogue, storage, store, tile_loads
 from tracemill.compiler.contract.tiles import TileShape
 from tracemill.ir import dtypes
 from tracemill.ir.dims import sym
@@ -19,17 +19,37 @@ def random(rng: np.random.Generator, dtype: dtypes.DType, *shape: int) -> np.nda
     return rng.integers(0, 200, shape).astype(dtype.numpy)
 
 
-def run(launch, spec, a, b, *, a_strides=None, b_strides=None, shares=1):
-    """A [b..., m, k] and B [b..., k, n] as arrays; strides (elements) may be given for transposed storage."""
-    r = spec.batch_rank
+def store_to(dtype: dtypes.DType) -> Epilogue:
+    """The epilogue that stores a product as it is, rounded to its dtype."""
+    put = store(dtype, "y", "(b * extents[0] + m) * extents[1] + n", "acc[(m - m0) * acc_stride + n - n0]")
+    source = f"""
+{EPILOGUE_SIGNATURE}
+    {"; ".join(tile_loads(dtype.compute))}
+    y = {storage(dtype)}_ptr(buffers, 0)
+    for m in range(m0, m1):
+        for n in range(n0, n1):
+            {put}
+    return 0
+"""
+    return Epilogue(source, 1, ("rows", "columns"))
+
+
+def run(launch, spec, a, b, *, shares=1, direct=True):
+    """A [b..., m, k] and B [b..., k, n] as arrays of any strides; `direct`: full tiles need no epilogue."""
+    r = a.ndim - 2
     batch, (m, k), n = a.shape[:r], a.shape[r:], b.shape[-1]
-    sa = a_strides or [s // a.itemsize for s in a.strides]
-    sb = b_strides or [s // b.itemsize for s in b.strides]
-    extents = [m, n, k, sa[r], sa[r + 1], sb[r], sb[r + 1], *batch, *sa[:r], *sb[:r]]
+    sa, sb = ([s // x.itemsize for s in x.strides] for x in (a, b))
+    c = Strides(n, 1, tuple(int(np.prod(batch[i + 1 :], dtype=int)) * m * n for i in range(r)))
+    if spec.dtype.is_float and not (direct and spec.can_write(c)):
+        c = None
+    axes = [BatchAxis(*axis) for axis in zip(batch, sa, sb, strict=False)]
+    extents = [*spec.extents((m, n, k), (sa[r], sa[r + 1]), (sb[r], sb[r + 1]), axes, c)]
+    if spec.dtype.is_float:
+        extents += [m, n]
     steps = spec.parallel_range(int(np.prod(batch, dtype=int)), m, n)
     memory = [x if not x.size else np.lib.stride_tricks.as_strided(x, (span(x),), (x.itemsize,)) for x in (a, b)]
     (c,) = launch(
-        spec.kernel(),
+        spec.kernel(store_to(spec.dtype) if spec.dtype.is_float else None),
         memory,
         [((*batch, m, n), spec.dtype.numpy)],
         extents,
@@ -86,6 +106,7 @@ def test_float_product(launch, dtype, m, k, n, layout):
     check(c, a, b, dtype)
     for shares in (2, 3):
         np.testing.assert_array_equal(run(launch, spec, a, b, shares=shares), c)
+    np.testing.assert_array_equal(run(launch, spec, a, b, direct=False), c)
 
 
 @pytest.mark.parametrize("launch", ["compiled"], indirect=True)
@@ -99,6 +120,7 @@ def test_blocked_k(launch, m, k, n, transposed):
     c = run(launch, spec, a, b)
     check(c, a, b, dtypes.f32)
     np.testing.assert_array_equal(run(launch, spec, a, b, shares=3), c)
+    np.testing.assert_array_equal(run(launch, spec, a, b, direct=False), c)
 
 
 @pytest.mark.parametrize("dtype", [dtypes.f32, dtypes.f64], ids=str)
@@ -142,37 +164,39 @@ def test_batch_axes_with_free_strides(launch):
     rng = np.random.default_rng(3)
     q, k = random(rng, dtypes.f32, 2, 9, 3, 8), random(rng, dtypes.f32, 2, 11, 3, 8)
     a, b = q.transpose(0, 2, 1, 3), k.transpose(0, 2, 3, 1)
-    c = run(launch, DotGeneral(dtypes.f32, batch_rank=2), a, b)
+    c = run(launch, DotGeneral(dtypes.f32), a, b)
     check(c, a, b, dtypes.f32)
-    np.testing.assert_array_equal(run(launch, DotGeneral(dtypes.f32, batch_rank=2), a, b, shares=3), c)
+    np.testing.assert_array_equal(run(launch, DotGeneral(dtypes.f32), a, b, shares=3), c)
 
 
 def test_strided_result(launch):
     """C written transposed over its batch axis: [b, t, h, d] in memory for result axes b, h, t, d."""
     rng = np.random.default_rng(4)
     p, v = random(rng, dtypes.f32, 2, 3, 7, 7), random(rng, dtypes.f32, 2, 3, 7, 32)
-    spec = DotGeneral(dtypes.f32, batch_rank=2, strided_out=True)
-    extents = [7, 32, 7, 7, 1, 32, 1, 2, 3, 147, 49, 672, 224, 96, 1, 672, 32]
+    spec = DotGeneral(dtypes.f32)
+    axes = [BatchAxis(2, 147, 672), BatchAxis(3, 49, 224)]
+    extents = spec.extents((7, 32, 7), (7, 1), (32, 1), axes, Strides(96, 1, (672, 32)))
     (c,) = launch(
-        spec.kernel(),
+        spec.kernel(store_to(dtypes.f32)),
         [p, v],
         [((2, 7, 3, 32), np.float32)],
-        extents,
+        [*extents, 0, 0],
         spec.parallel_range(6, 7, 32),
         spec.scratch_bytes(),
     )
     np.testing.assert_allclose(c, (p @ v).transpose(0, 2, 1, 3), rtol=1e-5, atol=1e-5)
 
 
-BIAS_RELU = """
-def epilogue(buffers, extents, acc, acc_stride, b, m0, m1, n0, n1):
-    bias = f32_ptr(buffers, 2)
-    y = f32_ptr(buffers, 3)
-    size = extents[SLOT]
+BIAS_RELU = f"""
+{EPILOGUE_SIGNATURE}
+    {"; ".join(tile_loads(dtypes.f32))}
+    bias = f32_ptr(buffers, 0)
+    y = f32_ptr(buffers, 1)
     for m in range(m0, m1):
         for n in range(n0, n1):
             value = acc[(m - m0) * acc_stride + n - n0] + bias[n]
-            y[(b * extents[0] + m) * size + n] = value if value > f32(0.0) else f32(0.0)
+            y[(b * extents[0] + m) * extents[1] + n] = value if value > f32(0.0) else f32(0.0)
+    return 0
 """
 
 
@@ -181,18 +205,16 @@ def test_epilogue(launch, m, k, n, request):
     if k > 100 and "plain" in request.node.name:
         k = 30
     rng = np.random.default_rng(5)
-    own = len(DotGeneral(dtypes.f32, batch_rank=1).extents)
-    epilogue = Epilogue(BIAS_RELU.replace("SLOT", str(own)), 2, ("width",))
-    spec = DotGeneral(dtypes.f32, batch_rank=1, epilogue=epilogue)
+    spec = DotGeneral(dtypes.f32)
     a, b, bias = (
         random(rng, dtypes.f32, 2, m, k),
         random(rng, dtypes.f32, 2, k, n),
         random(rng, dtypes.f32, n),
     )
-    extents = [m, n, k, k, 1, n, 1, 2, m * k, k * n, n]
+    extents = [*spec.extents((m, n, k), (k, 1), (n, 1), [BatchAxis(2, m * k, k * n)]), m, n]
     for shares in (1, 3):
         (y,) = launch(
-            spec.kernel(),
+            spec.kernel(Epilogue(BIAS_RELU, 2, ("rows", "columns"))),
             [a, b, bias],
             [((2, m, n), np.float32)],
             extents,
@@ -203,15 +225,23 @@ def test_epilogue(launch, m, k, n, request):
         np.testing.assert_allclose(y, np.maximum(a @ b + bias, 0), rtol=1e-4, atol=1e-4)
 
 
+def test_what_takes_an_epilogue():
+    with pytest.raises(ValueError, match="f32 takes an epilogue"):
+        DotGeneral(dtypes.f32).kernel()
+    with pytest.raises(ValueError, match="i32 takes no epilogue"):
+        DotGeneral(dtypes.i32).kernel(store_to(dtypes.f32))
+
+
 def test_formulas_take_symbolic_sizes():
     spec = DotGeneral(dtypes.f32, tile=TileShape(12, 2, 16, 4))
     assert spec.parallel_range(1, sym("B"), 64).evaluate({"B": 25}) == 3 * 2
     assert isinstance(spec.scratch_bytes(), int)
 
 
-def test_sources_hold_no_sizes():
-    assert DotGeneral(dtypes.f32).kernel().source == DotGeneral(dtypes.f32).kernel().source
-    assert len({DotGeneral(d).kernel().source for d in dtypes.FLOATS}) == 4
+def test_one_kernel_serves_every_epilogue():
+    sources = {d: DotGeneral(d).kernel(store_to(d)).source for d in dtypes.FLOATS}
+    assert len(set(sources.values())) == 4
+    assert DotGeneral(dtypes.f32).kernel(Epilogue(BIAS_RELU, 2)).source == sources[dtypes.f32]
 
 
 @pytest.mark.parametrize("m,k,n", [(1, 1, 1), (29, 20, 10), (13, 40, 16), (5, 7, 3)])

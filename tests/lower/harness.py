@@ -51,11 +51,15 @@ def launch(step: Launch, buffers: Sequence[Array], sizes: Mapping[str, int], *, 
     scratch = np.zeros(evaluate(step.scratch, sizes) + 64, np.uint8)
     scratch = scratch[-scratch.ctypes.data % 64:]
     status = np.zeros(4, np.int64)
+    get = plain if leg == "plain" else compiled
+    links = [get(link.kernel.source, link.kernel.entry) for link in step.kernel.links]
     for begin, end in shares(evaluate(step.range, sizes), cuts):
         if leg == "plain":
-            failed = plain(step.kernel.source, step.kernel.entry)(list(buffers), extents, begin, end, scratch, status)
+            operands = [*links, *buffers]
+            failed = plain(step.kernel.source, step.kernel.entry)(operands, extents, begin, end, scratch, status)
         else:
-            table = (ctypes.c_void_p * max(len(buffers), 1))(*[b.ctypes.data for b in buffers])
+            words = [*(ctypes.cast(f, ctypes.c_void_p).value for f in links), *(b.ctypes.data for b in buffers)]
+            table = (ctypes.c_void_p * max(len(words), 1))(*words)
             failed = compiled(step.kernel.source, step.kernel.entry)(
                 ctypes.addressof(table), extents.ctypes.data, begin, end, scratch.ctypes.data, status.ctypes.data)
         if failed:

@@ -96,6 +96,26 @@ def entry(buffers, extents, begin, end, scratch, status):
         y[i] = y[i] + f32(1.0)
     return 0
 """,
+    # y = link(x) in the link's own operands, row by row of n; the link sees the extents after n
+    "by_rows": """
+def entry(buffers, extents, begin, end, scratch, status):
+    n = extents[0]
+    words = local_i64(4)
+    for r in range(begin, end):
+        words[0] = r
+        call_link(buffers, 0, 2, extents, 1, r * n, (r + 1) * n, f32_ptr(buffers, 1), words)
+    return 0
+""",
+    # y[i] = the caller's x[i] * factor[its word 0] + its first extent
+    "scaled": """
+def entry(buffers, extents, begin, end, scratch, status):
+    x = f32_at(scratch, 0)
+    factor = f32_ptr(buffers, 0)
+    y = f32_ptr(buffers, 1)
+    for i in range(begin, end):
+        y[i] = x[i] * factor[status[0]] + f32(extents[0])
+    return 0
+""",
     # flag = x[0] < limit
     "below": """
 def entry(buffers, extents, begin, end, scratch, status):

@@ -126,13 +126,13 @@ def test_damaged_plans_are_refused(rich):
             continue
     with pytest.raises(PlanFormatError, match="not a plan"):
         Plan.from_bytes(b"\x7fELF" + bytes(100))
-    with pytest.raises(PlanFormatError, match="has format 02, this version reads 01"):
-        Plan.from_bytes(b"TMPLAN02" + data[8:])
+    with pytest.raises(PlanFormatError, match="has format 01, this version reads 02"):
+        Plan.from_bytes(b"TMPLAN01" + data[8:])
 
 
 def _reseal(header: dict) -> bytes:
     text = json.dumps(header).encode()
-    return struct.pack("<8sQII", b"TMPLAN01", len(text), zlib.crc32(text), 0) + text
+    return struct.pack("<8sQII", b"TMPLAN02", len(text), zlib.crc32(text), 0) + text
 
 
 def test_forged_plans_are_refused(b):

@@ -263,6 +263,20 @@ def test_fill_of_an_odd_number_of_bytes(kit, b):
     assert got.tobytes() == (b"\1\2\3\4" * 8)[:29]
 
 
+def test_a_kernel_calls_its_link(kit, b):
+    x, factor, y = b.input("x", 40, 16), b.input("factor", 40), b.output("y", 40, 16)
+    call = b.call("by_rows", x, factor, y, range=40, extents=(16, 3), links=("scaled",))
+    plan = b.plan(call)
+    assert plan.kernels == ("by_rows", "scaled") and plan.links == ("scaled",)
+    assert "by_rows+scaled[40](in0, in1) -> out0" in plan.to_text()
+    values = np.arange(640, dtype=np.float32).reshape(40, 16)
+    factors = np.arange(40, dtype=np.float32)
+    (result,) = kit.check(plan, lambda: [values, factors])
+    np.testing.assert_array_equal(result, values * factors[:, None] + 3)
+    with pytest.raises(InternalError, match="linked to itself"):
+        b.plan(b.call("by_rows", x, y, range=1, links=("by_rows",))).validate()
+
+
 def test_constants_are_aligned_and_not_shared_with_the_plan(kit, b):
     data = rising(33)
     c, x, y = b.constant(data.tobytes(), 33), b.input("x", 33), b.output("y", 33)
