@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from .autodiff import Autodiff
 from .base import Pass, format_pass, format_pipeline
+from .layout import Layout
 from .optimizer import Optimizer
 from .replicate import Replicate
 from .simplify import Algebraic, Canonicalize, Cse, Dce, Fold, Simplify, SinkReshapes
+from .windows import Windows
 
 
 def registry() -> dict[str, type[Pass]]:
@@ -14,7 +16,8 @@ def registry() -> dict[str, type[Pass]]:
     from ..fusion import Fuse  # here: fusion itself uses this package
 
     passes: tuple[type[Pass], ...] = (
-        Autodiff, Optimizer, Replicate, Simplify, Canonicalize, Fold, Algebraic, Cse, SinkReshapes, Dce, Fuse,
+        Autodiff, Optimizer, Replicate, Simplify, Canonicalize, Fold, Algebraic, Cse, SinkReshapes, Dce, Layout,
+        Windows, Fuse,
     )
     return {cls.name: cls for cls in passes}
 
