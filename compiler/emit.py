@@ -2,17 +2,15 @@
 
 Every value lives in a `Slot` (an input, an output, a constant, or a temporary of the arena). Emission walks the
 schedule once, notes at which steps each slot is touched, then places temporaries (`memory.place`) and decides the
-barriers: a launch waits if it touches what a launch since the last barrier wrote, writes what one read, or writes to
-memory that one may share because their temporaries are never alive together.
+barriers (`barriers.py`). Loops and branches are emitted in `emit_control.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ..ir.dims import Dim
-from ..ir.dtypes import DType
 from ..ir.errors import InternalError
 from ..ir.graph import Graph
 from ..ir.node import Node
@@ -20,51 +18,13 @@ from ..ir.types import TensorType
 from ..runtime import plan as rt
 from .backend.flags import CompileFlags
 from .backend.kernel_store import KernelRequest
+from .barriers import Barriers
+from .emit_control import CONTROL
 from .kernel import KernelSource, Link
 from .lower import Launch, Lowered, lower
 from .memory import Interval, place
-from .schedule import ALIASES, producer, root, schedule
-
-
-@dataclass(eq=False)
-class Slot:
-    """Memory of one value. `first`/`last` are the steps between which a temporary's memory is taken."""
-
-    kind: rt.BufferKind
-    index: int
-    nbytes: Dim
-    dtype: DType
-    shape: tuple[Dim, ...]
-    depth: int = 0
-    first: int = -1
-    last: int = -1
-    host: Slot | None = None  # the slot whose memory an in-place result takes over
-
-    def home(self) -> Slot:
-        slot = self
-        while slot.host is not None:
-            slot = slot.host
-        return slot
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a value is: a slot from a byte offset on, moving by `strides` with the enclosing loops."""
-
-    slot: Slot
-    offset: Dim = 0
-    strides: tuple[Dim, ...] = ()
-
-
-@dataclass
-class _Entry:
-    """A plan entry before buffers have numbers. `make(uses, waits)` builds it."""
-
-    make: Callable[..., rt.Entry]
-    reads: list[Place]
-    writes: list[Place]
-    step: int
-    bodies: tuple[list[_Entry], ...] = ()
+from .schedule import ALIASES, Cell, cell_of, schedule
+from .slots import Place, PlanEntry, Slot
 
 
 @dataclass(frozen=True)
@@ -106,7 +66,7 @@ def emit(graph: Graph, sizes: Mapping[str, int]) -> Emitted:
         sizes: a binding of the named sizes to decide by; the plan is valid for any other.
     """
     state = _State(sizes)
-    top = _Level(state, graph, depth=0)
+    top = Level(state, graph, depth=0)
     inputs = [_slot(state, "input", i, s.type) for i, s in enumerate(graph.inputs)]
     entries = top.run_top(inputs)
     return _assemble(graph, state, entries)
@@ -118,25 +78,25 @@ def _slot(state: _State, kind: rt.BufferKind, index: int, t: TensorType, depth: 
     return slot
 
 
-class _Level:
+class Level:
     """Emission of one graph: the whole step, or a body of control flow at some loop depth."""
 
     def __init__(self, state: _State, graph: Graph, depth: int) -> None:
         self.state, self.graph, self.depth = state, graph, depth
         self.schedule = schedule(graph, state.sizes)
-        self.values: dict[tuple[Node, int], Place] = {}
-        self.entries: list[_Entry] = []
+        self.values: dict[Cell, Place] = {}
+        self.entries: list[PlanEntry] = []
         self.last_reader: dict[Node, Node] = {}
         self.borrowed: set[int] = set()  # slots of the level around, which may read them again
         for n in self.schedule.launches:
             for i in n.inputs:
-                self.last_reader[_cell(i)[0]] = n
+                self.last_reader[cell_of(i)[0]] = n
 
     # -- values -------------------------------------------------------------------------------------------------
 
     def at(self, node: Node) -> Place:
         """Where a value of the graph is."""
-        cell = _cell(node)
+        cell = cell_of(node)
         if cell not in self.values:
             if cell[0].op.name != "constant":
                 raise InternalError(f"the value of {cell[0].op.name} is used before it is computed")
@@ -162,6 +122,11 @@ class _Level:
             self._touch(p.slot.home(), step)
         return step
 
+    def touch_later(self, where: Sequence[Place]) -> None:
+        """The next step uses these places."""
+        for p in where:
+            self._touch(p.slot.home(), self.state.step)
+
     def _touch(self, slot: Slot, step: int) -> None:
         slot.first = step if slot.first < 0 else slot.first
         slot.last = max(slot.last, step)
@@ -173,7 +138,7 @@ class _Level:
 
     def add(self, make: Callable[..., rt.Entry], reads: Sequence[Place], writes: Sequence[Place]) -> None:
         step = self.touch([*reads, *writes])
-        self.entries.append(_Entry(make, list(reads), list(writes), step))
+        self.entries.append(PlanEntry(make, list(reads), list(writes), step))
 
     def copy(self, source: Place, target: Place, t: TensorType, why: str) -> None:
         nbytes = t.nbytes
@@ -183,15 +148,15 @@ class _Level:
 
         self.add(make, [source], [target])
 
-    def run_top(self, inputs: Sequence[Slot]) -> list[_Entry]:
+    def run_top(self, inputs: Sequence[Slot]) -> list[PlanEntry]:
         """Emit the whole step: launches write outputs where they may, copies finish the rest."""
         graph = self.graph
         for i, slot in enumerate(inputs):
             self.values[graph.input_node(i), 0] = Place(slot)
-        targets: dict[tuple[Node, int], Place] = {}
+        targets: dict[Cell, Place] = {}
         late: list[tuple[int, Place]] = []
         for k, (out, donated) in enumerate(zip(graph.outputs, graph.donations, strict=True)):
-            cell = _cell(out)
+            cell = cell_of(out)
             slot = inputs[donated] if donated is not None else _slot(self.state, "output", k, out.tensor_type)
             if donated is not None and cell == (graph.input_node(donated), 0):
                 continue  # unchanged: the output is the input's very memory
@@ -221,15 +186,15 @@ class _Level:
         for (out, where), source in zip(moves, sources, strict=True):
             self.copy(source, where, out.tensor_type, "result")
 
-    def launch_all(self, targets: Mapping[tuple[Node, int], Place]) -> None:
+    def launch_all(self, targets: Mapping[Cell, Place]) -> None:
         for node in self.schedule.launches:
-            special = _CONTROL.get(node.op.name)
+            special = CONTROL.get(node.op.name)
             if special is not None:
                 special(self, node, targets)
             else:
                 self.launch(node, targets)
 
-    def launch(self, node: Node, targets: Mapping[tuple[Node, int], Place]) -> None:
+    def launch(self, node: Node, targets: Mapping[Cell, Place]) -> None:
         """The kernels of one node."""
         low = lower(node)
         inputs = [self.at(i) for i in node.inputs]
@@ -238,7 +203,7 @@ class _Level:
         where = {"input": inputs, "result": results, "temporary": temporaries}
         label = f"{node.place.scope}/{_label(node)}" if node.place.scope else _label(node)
         for step in low.launches:
-            self._kernel(step, [_shifted(where[o.role][o.index], o.offset) for o in step.operands], label)
+            self._kernel(step, [where[o.role][o.index].shifted(o.offset) for o in step.operands], label)
         for r, (t, found) in enumerate(zip(node.result_types, results, strict=True)):
             wanted = targets.get((node, r))
             if wanted is not None and found is not wanted:
@@ -292,14 +257,14 @@ class _Level:
         return len(self.state.sites) - 1
 
     def _results(
-        self, node: Node, low: Lowered, inputs: Sequence[Place], targets: Mapping[tuple[Node, int], Place]
+        self, node: Node, low: Lowered, inputs: Sequence[Place], targets: Mapping[Cell, Place]
     ) -> list[Place]:
         """Places of a launch's results. A wanted place that an operand lies in is taken only where that is safe."""
         places: list[Place] = []
         for r, t in enumerate(node.result_types):
             target = targets.get((node, r))
             if target is not None:
-                over = [i for i, p in enumerate(inputs) if p.slot.home() is target.slot.home()]
+                over = [i for i, p in enumerate(inputs) if p.meets(target)]
                 if over and not all((r, i) in low.in_place for i in over):
                     target = self.temporary(t)
             target = target or self._reuse(node, low, r, t, places) or self.temporary(t)
@@ -313,7 +278,7 @@ class _Level:
             if result != r:
                 continue
             operand = node.inputs[i]
-            cell = _cell(operand)
+            cell = cell_of(operand)
             where = self.values.get(cell)
             if (
                 where is None
@@ -333,30 +298,34 @@ class _Level:
             return Place(slot)
         return None
 
-    def _outputs(self) -> set[tuple[Node, int]]:
+    def _outputs(self) -> set[Cell]:
         if not hasattr(self, "_output_cells"):
-            self._output_cells = {_cell(o) for o in self.graph.outputs}
+            self._output_cells = {cell_of(o) for o in self.graph.outputs}
         return self._output_cells
 
     # -- bodies -------------------------------------------------------------------------------------------------
 
     def body(
         self, graph: Graph, operands: Sequence[Place], results: Sequence[Place], loops: int
-    ) -> list[_Entry]:
-        """Entries of a body whose outputs end in `results` (copied there when all of the body has run)."""
-        level = _Level(self.state, graph, self.depth + loops)
+    ) -> list[PlanEntry]:
+        """Entries of a body whose outputs end in `results`. Those that cannot be written there by the launch that
+        computes them are copied when all of the body has run.
+
+        Args:
+            graph: an output that it donates an input to ends where that input lies.
+        """
+        level = Level(self.state, graph, self.depth + loops)
         for i, where in enumerate(operands):
             level.values[graph.input_node(i), 0] = where
-        targets: dict[tuple[Node, int], Place] = {}
-        held = {id(p.slot.home()) for p in operands}
-        level.borrowed = held
+        level.borrowed = held = {id(p.slot.home()) for p in operands}
+        targets: dict[Cell, Place] = {}
         late: list[tuple[Node, Place]] = []
-        for out, where in zip(graph.outputs, results, strict=True):
-            cell = _cell(out)
-            free = id(where.slot.home()) not in held and cell not in targets
-            if free and cell[0].op.name not in ("input", "constant"):
+        for k, (out, where) in enumerate(zip(graph.outputs, results, strict=True)):
+            cell = cell_of(out)
+            free = k in level.schedule.in_place or not any(where.meets(p) for p in operands)
+            if free and cell not in targets and cell[0].op.name not in ("input", "constant"):
                 targets[cell] = where
-            else:
+            elif level.values.get(cell) != where:
                 late.append((out, where))
         level.launch_all(targets)
         level._copy_all(late, held & {id(p.slot.home()) for _, p in late})
@@ -377,7 +346,7 @@ class _Level:
                     loop[id(slot)] = slot
         return step
 
-    def results_at(self, node: Node, targets: Mapping[tuple[Node, int], Place]) -> list[Place]:
+    def results_at(self, node: Node, targets: Mapping[Cell, Place]) -> list[Place]:
         places = []
         for r, t in enumerate(node.result_types):
             where = targets.get((node, r)) or self.temporary(t)
@@ -386,21 +355,11 @@ class _Level:
         return places
 
 
-def _cell(node: Node) -> tuple[Node, int]:
-    """The launch (or input, constant) behind a value, and which of its results."""
-    node = root(node)
-    return (producer(node), node.attrs.index) if node.op.name == "result" else (node, 0)
-
-
-def _shifted(place: Place, offset: Dim) -> Place:
-    return place if isinstance(offset, int) and offset == 0 else replace(place, offset=place.offset + offset)
-
-
 def _aliasing(noalias: bool, reads: Sequence[Place], writes: Sequence[Place]) -> CompileFlags:
     """Which operands of a launch are the same memory."""
     pairs: list[tuple[int, int]] = []
     for r, target in enumerate(writes):
-        over = [k for k, p in enumerate(reads) if p.slot.home() is target.slot.home()]
+        over = [k for k, p in enumerate(reads) if p.meets(target)]
         if not over:
             continue
         source = reads[over[0]]
@@ -422,99 +381,10 @@ def _label(node: Node) -> str:
     return f"{node.attrs.kind}:{shown if len(shown) < 60 else shown[:57] + '...'}"
 
 
-# -- control flow ---------------------------------------------------------------------------------------------------
-
-
-def _scan(level: _Level, node: Node, targets: Mapping[tuple[Node, int], Place]) -> None:
-    a = node.attrs
-    results = level.results_at(node, targets)
-    inits, xs = node.inputs[: a.n_carry], node.inputs[a.n_carry : a.n_carry + a.n_xs]
-    consts = node.inputs[a.n_carry + a.n_xs :]
-    for init, where in zip(inits, results, strict=False):
-        level.copy(level.at(init), where, init.tensor_type, "carry")
-    depth = level.depth
-
-    def row(where: Place, t: TensorType) -> Place:
-        """The slice of the current pass."""
-        stride: Dim = t.with_shape(t.shape[1:]).nbytes
-        first = where.offset + (a.length - 1) * stride if a.reverse else where.offset
-        outer = (*where.strides, *(0,) * (depth - len(where.strides)))
-        return Place(where.slot, first, (*outer, -stride if a.reverse else stride))
-
-    for p in results:
-        level._touch(p.slot.home(), level.state.step)
-    level.open_loop()
-    operands = [
-        *results[: a.n_carry],
-        *(row(level.at(x), x.tensor_type) for x in xs),
-        *(level.at(c) for c in consts),
-    ]
-    stacks = [row(p, t) for p, t in zip(results[a.n_carry :], node.result_types[a.n_carry :], strict=True)]
-    inner = level.body(a.body, operands, [*results[: a.n_carry], *stacks], loops=1)
-    step = level.close_loop()
-    label = f"{node.place.scope}/scan"
-
-    def make(uses: Sequence[rt.BufferUse], waits: bool, body: tuple[rt.Entry, ...]) -> rt.Entry:
-        return rt.Repeat(a.length, body, label)
-
-    level.entries.append(_Entry(make, [], [], step, (inner,)))
-
-
-def _cond(level: _Level, node: Node, targets: Mapping[tuple[Node, int], Place]) -> None:
-    predicate = level.at(node.inputs[0])
-    operands = [level.at(i) for i in node.inputs[1:]]
-    results = level.results_at(node, targets)
-    level.touch([predicate, *operands, *results])
-    branches = tuple(level.body(g, operands, results, loops=0) for g in (node.attrs.then, node.attrs.other))
-    step = level.touch([*operands, *results])
-
-    def make(
-        uses: Sequence[rt.BufferUse], waits: bool, then: tuple[rt.Entry, ...], other: tuple[rt.Entry, ...]
-    ) -> rt.Entry:
-        return rt.Branch(uses[0], then, other, f"{node.place.scope}/cond")
-
-    level.entries.append(_Entry(make, [predicate], [], step, branches))
-
-
-def _while(level: _Level, node: Node, targets: Mapping[tuple[Node, int], Place]) -> None:
-    a = node.attrs
-    results = level.results_at(node, targets)
-    for init, where in zip(node.inputs[: a.n_carry], results, strict=True):
-        level.copy(level.at(init), where, init.tensor_type, "carry")
-    predicate = level.temporary(a.cond.outputs[0].tensor_type)
-    level._touch(predicate.slot, level.state.step)
-    level.open_loop()
-    operands = [*results, *(level.at(c) for c in node.inputs[a.n_carry :])]
-    test = level.body(a.cond, operands, [predicate], loops=0)
-    inner = level.body(a.body, operands, results, loops=0)
-    level.touch([predicate, *operands])
-    step = level.close_loop()
-
-    def make(
-        uses: Sequence[rt.BufferUse], waits: bool, condition: tuple[rt.Entry, ...], body: tuple[rt.Entry, ...]
-    ) -> rt.Entry:
-        return rt.While(uses[0], condition, body, f"{node.place.scope}/while")
-
-    level.entries.append(_Entry(make, [predicate], [], step, (test, inner)))
-
-
-def _custom_vjp(level: _Level, node: Node, targets: Mapping[tuple[Node, int], Place]) -> None:
-    results = level.results_at(node, targets)
-    level.entries += level.body(node.attrs.forward, [level.at(i) for i in node.inputs], results, loops=0)
-
-
-_CONTROL: dict[str, Callable[..., None]] = {
-    "scan": _scan,
-    "cond": _cond,
-    "while": _while,
-    "custom_vjp": _custom_vjp,
-}
-
-
 # -- assembly -------------------------------------------------------------------------------------------------------
 
 
-def _assemble(graph: Graph, state: _State, entries: list[_Entry]) -> Emitted:
+def _assemble(graph: Graph, state: _State, entries: list[PlanEntry]) -> Emitted:
     homes = [s for s in state.slots if s.kind == "arena" and s.host is None and s.first >= 0]
     placement = place([Interval(s.nbytes, s.first, s.last) for s in homes], state.sizes)
     offsets: dict[int, Dim] = {id(s): o for s, o in zip(homes, placement.offsets, strict=True)}
@@ -523,8 +393,7 @@ def _assemble(graph: Graph, state: _State, entries: list[_Entry]) -> Emitted:
     buffers = tuple(
         rt.BufferSpec(s.kind, s.index, offsets.get(id(s.home()), 0), s.nbytes, s.dtype, s.shape) for s in used
     )
-    waits = _Barriers()
-    waits.sequence(entries)
+    waits = Barriers(entries)
     built = _build(entries, numbers, waits.needed)
     inputs = tuple(rt.PlanInput(s.name, s.type.dtype, s.type.shape) for s in graph.inputs)
     outputs = tuple(
@@ -547,7 +416,7 @@ def _assemble(graph: Graph, state: _State, entries: list[_Entry]) -> Emitted:
 
 
 def _build(
-    entries: Sequence[_Entry], numbers: Mapping[int, int], waits: Mapping[int, bool]
+    entries: Sequence[PlanEntry], numbers: Mapping[int, int], waits: Mapping[int, bool]
 ) -> tuple[rt.Entry, ...]:
     built = []
     for e in entries:
@@ -555,52 +424,6 @@ def _build(
         bodies = [_build(b, numbers, waits) for b in e.bodies]
         built.append(e.make(uses, waits.get(id(e), True), *bodies))
     return tuple(built)
-
-
-class _Barriers:
-    """Decides which entries wait. Loops and branches wait at both ends."""
-
-    def __init__(self) -> None:
-        self.needed: dict[int, bool] = {}
-        self._forget()
-
-    def _forget(self) -> None:
-        self.read: dict[int, Slot] = {}
-        self.written: dict[int, Slot] = {}
-
-    def sequence(self, entries: Sequence[_Entry]) -> None:
-        fresh = True  # what ran before this sequence is unknown
-        for e in entries:
-            if e.bodies:
-                for body in e.bodies:
-                    self._forget()
-                    self.sequence(body)
-                fresh = True
-                self._forget()
-                continue
-            if fresh or self._hazard(e):
-                self.needed[id(e)] = True
-                self._forget()
-            else:
-                self.needed[id(e)] = False
-            fresh = False
-            self.read.update((id(p.slot.home()), p.slot.home()) for p in e.reads)
-            self.written.update((id(p.slot.home()), p.slot.home()) for p in e.writes)
-
-    def _hazard(self, e: _Entry) -> bool:
-        reads = [p.slot.home() for p in e.reads]
-        writes = [p.slot.home() for p in e.writes]
-        if any(id(s) in self.written for s in (*reads, *writes)) or any(id(s) in self.read for s in writes):
-            return True
-        earlier = [*self.read.values(), *self.written.values()]
-        return any(_may_share(s, other) for s in writes for other in earlier) or any(
-            _may_share(s, other) for s in reads for other in self.written.values()
-        )
-
-
-def _may_share(a: Slot, b: Slot) -> bool:
-    """True for temporaries that are never alive together, and so may lie over each other."""
-    return a is not b and a.kind == b.kind == "arena" and (a.last < b.first or b.last < a.first)
 
 
 __all__ = ["Emitted", "emit"]

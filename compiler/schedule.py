@@ -18,6 +18,9 @@ from ..ir.node import Node
 from ..ir.opdef import Kind
 from ..ir.types import TensorType
 
+# A node that runs, and the number of one of its results.
+Cell = tuple[Node, int]
+
 # Operators that only rename memory: their value is their operand's buffer.
 ALIASES = frozenset({"reshape", "result", "stop_gradient"})
 
@@ -46,6 +49,12 @@ def producer(node: Node) -> Node:
     """The launch (or input, or constant) that computes a value."""
     node = root(node)
     return node.inputs[0] if node.op.name == "result" else node
+
+
+def cell_of(node: Node) -> Cell:
+    """The launch (or input, constant) behind a value, and which of its results."""
+    node = root(node)
+    return (producer(node), node.attrs.index) if node.op.name == "result" else (node, 0)
 
 
 def is_launch(node: Node) -> bool:

@@ -11,9 +11,7 @@ from ...ir.node import Node
 from ...ir.opdef import Kind
 from ..lower import lower
 from ..memory import align
-from ..schedule import producer, root, schedule
-
-Cell = tuple[Node, int]
+from ..schedule import Cell, cell_of, schedule
 
 
 def peak_bytes(graph: Graph, sizes: Mapping[str, int]) -> int:
@@ -56,15 +54,15 @@ class Liveness:
         chosen = schedule(graph, sizes)
         self.order = chosen.launches
         self.step = {n: i for i, n in enumerate(self.order)}
-        kept = {_cell(o) for k, (o, d) in enumerate(zip(graph.outputs, graph.donations, strict=True))
+        kept = {cell_of(o) for k, (o, d) in enumerate(zip(graph.outputs, graph.donations, strict=True))
                 if d is None or k in chosen.in_place}
         self.last: dict[Cell, int] = {
             (n, k): self.step[n] for n in self.order for k in range(len(n.result_types)) if (n, k) not in kept}
-        for cell in map(_cell, graph.outputs):
+        for cell in map(cell_of, graph.outputs):
             if cell in self.last:  # copied over its input at the end
                 self.last[cell] = len(self.order) - 1
         for n in self.order:
-            for cell in map(_cell, n.inputs):
+            for cell in map(cell_of, n.inputs):
                 if cell in self.last:
                     self.last[cell] = max(self.last[cell], self.step[n])
         self._change = [0] * (len(self.order) + 1)
@@ -88,7 +86,7 @@ class Liveness:
     def _take_over(self, node: Node, pairs: Callable[[Node], Iterable[tuple[int, int]]]) -> None:
         """Results that lie where an operand lay that is read for the last time: both count once."""
         step = self.step[node]
-        cells = list(map(_cell, node.inputs))
+        cells = list(map(cell_of, node.inputs))
         free = {cell for cell in cells if self.last.get(cell) == step}
         if not free:
             return
@@ -104,15 +102,10 @@ class Liveness:
     def waiting(self) -> list[Node]:
         """The launches that read, after the peak, what is alive at it: had they run before, less might have been."""
         alive = {(n, k) for (n, k), end in self.last.items() if self.step[n] <= self.at < end}
-        return [n for n in self.order[self.at + 1:] if any(_cell(i) in alive for i in n.inputs)]
+        return [n for n in self.order[self.at + 1:] if any(cell_of(i) in alive for i in n.inputs)]
 
     def making(self) -> list[Node]:
         """The launches up to the peak whose results are alive at it."""
         return [n for n in self.order[:self.at + 1] if any(
             self.last.get((n, k), -1) >= self.at for k in range(len(n.result_types)))]
 
-
-def _cell(node: Node) -> Cell:
-    """The launch behind a value, and which of its results."""
-    node = root(node)
-    return producer(node), node.attrs.index if node.op.name == "result" else 0
