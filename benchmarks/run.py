@@ -1,99 +1,126 @@
-"""Time training steps: `python benchmarks/run.py [W1 W2 …] [--with torch] [--steps 200]`.
+"""All systems side by side: `python benchmarks/run.py [W1 W2 …] [--repeat 3] [--out DIR]`.
 
-Every workload runs in a process of its own per system, the systems in turn, so that drift of the machine hits all.
-Printed are medians of the step time in microseconds, and seconds to the first step's result. Peers go into a virtual
-environment of their own (`--python` names its interpreter).
+Each workload runs in a process of its own per system, the systems in turn, so that drift of the machine hits all.
+Peers that are not installed are left out and named (`pip install '.[bench]'` has them; `--python` names an interpreter
+of another environment). All start from the same weights: a system whose loss after 20 steps differs by more than 1e-3
+is marked. `--cold` also times first steps with empty caches. `--out` writes results.json, table.md, steps.png and a
+roofline page per workload.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import statistics
 import subprocess
 import sys
-import time
+import tempfile
 from pathlib import Path
 from typing import Any
 
-SYSTEMS = ("tracemill", "tracemill-loop", "torch", "torch-compile")
+from measure import SYSTEMS
+from workloads import NAMES
+
+HERE = Path(__file__).resolve().parent
+LAYOUTS = ("W3", "W6")  # channels-last is a question of images
+TOLERANCE = 1e-3
+
+Figures = dict[str, float]
+Results = dict[str, dict[str, Figures]]
 
 
-def measure(system: str, name: str, steps: int, threads: int) -> dict[str, float]:
-    """One workload in this process."""
-    started = time.perf_counter()
-    if system.startswith("tracemill"):
-        import tracemill as torch
+def run_one(python: str, name: str, system: str, steps: int, threads: int, cache: str | None) -> Figures | str:
+    """Figures of one process, or why there are none. `cache`: a folder for what compilers keep."""
+    environment = dict(os.environ)
+    if cache:
+        environment |= {"TRACEMILL_CACHE_DIR": cache, "TORCHINDUCTOR_CACHE_DIR": cache}
+    command = [python, str(HERE / "measure.py"), name, system, "--steps", str(steps), "--threads", str(threads)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=HERE, env=environment)
+    if done.returncode:
+        return done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}"
+    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
 
-        torch.set_num_threads(threads)
-    else:
-        import torch  # type: ignore[no-redef]
 
-        torch.set_num_threads(threads)
-    from workloads import WORKLOADS
+def run_all(args: argparse.Namespace, systems: list[str]) -> Results:
+    """Medians over the repetitions, per workload and system."""
+    results: Results = {}
+    for name in args.workloads:
+        todo = [s for s in systems if not s.endswith("-nhwc") or name in LAYOUTS]
+        runs: dict[str, list[Figures]] = {s: [] for s in todo}
+        for _ in range(args.repeat):
+            for s in todo:
+                python = sys.executable if s.startswith("tracemill") else args.python
+                figures = run_one(python, name, s, args.steps, args.threads, None)
+                if isinstance(figures, str):
+                    print(f"{name} {s}: left out: {figures}", file=sys.stderr)
+                    continue
+                runs[s].append(figures)
+        found = {s: {k: statistics.median(r[k] for r in rs) for k in rs[0]} for s, rs in runs.items() if rs}
+        if args.cold:
+            for s in [s for s in found if s in ("tracemill", "compile", "jax")]:
+                found[s]["cold_s"] = cold(args, name, s)
+        results[name] = found
+        print(f"{name}: " + ", ".join(f"{s} {f['step_us']:,.0f}" for s, f in found.items()), flush=True)
+    return results
 
-    step, args = WORKLOADS[name](torch)
-    run: Any = torch.compile(step) if system in ("tracemill", "torch-compile") else step
-    begun = time.perf_counter()
-    run(*args).item()
-    first = time.perf_counter() - begun
-    for _ in range(max(steps // 10, 3)):
-        run(*args)
+
+def cold(args: argparse.Namespace, name: str, system: str) -> float:
+    """Seconds to a first step with empty caches, the median of the repetitions."""
+    python = sys.executable if system == "tracemill" else args.python
     times = []
-    for _ in range(steps):
-        at = time.perf_counter()
-        loss = run(*args)
-        if system == "tracemill-loop":
-            loss.item()  # the plain loop computes when a value is asked for
-        times.append(time.perf_counter() - at)
-    return {
-        "step_us": statistics.median(times) * 1e6,
-        "first_s": first,
-        "import_s": begun - started,
-        "loss": loss.item(),
-    }
+    for _ in range(args.repeat):
+        with tempfile.TemporaryDirectory() as cache:
+            figures = run_one(python, name, system, 1, args.threads, cache)
+        if not isinstance(figures, str):
+            times.append(figures["first_s"])
+    return statistics.median(times)
+
+
+def machine(args: argparse.Namespace) -> dict[str, Any]:
+    """What ran where."""
+    cpu = platform.processor() or platform.machine()
+    with open("/proc/cpuinfo") as file:
+        cpu = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), cpu)
+    probe = "import importlib.metadata as m, json\nfound = {}\nfor p in {!r}:\n try: found[p] = m.version(p)\n"
+    probe += " except m.PackageNotFoundError: pass\nprint(json.dumps(found))"
+    versions: dict[str, str] = {}
+    for python, names in ((args.python, ("torch", "jax")), (sys.executable, ("tracemill", "numpy", "numba"))):
+        done = subprocess.run([python, "-c", probe.replace("{!r}", repr(names))], capture_output=True, text=True)
+        versions |= json.loads(done.stdout) if done.returncode == 0 else {}
+    return {"cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version(), "versions": versions}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("workloads", nargs="*", default=[f"W{i}" for i in range(1, 8)])
-    parser.add_argument("--with", dest="peers", action="append", default=[], choices=SYSTEMS[2:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workloads", nargs="*", default=NAMES)
+    parser.add_argument("--systems", default=",".join(SYSTEMS), help="comma-separated; default: all")
     parser.add_argument("--python", default=sys.executable, help="interpreter that has the peers")
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--cold", action="store_true", help="also time first steps with empty caches")
+    parser.add_argument("--out", type=Path, help="folder for results, table, plot and roofline pages")
     args = parser.parse_args()
-    if args.one:
-        print(json.dumps(measure(args.one, args.workloads[0], args.steps, args.threads)))
-        return
-    systems = [*SYSTEMS[:2], *args.peers]
-    print(f"{'':4}" + "".join(f"{s:>26}" for s in systems) + "   (median step in us, first step in s)")
-    for name in args.workloads:
-        runs: dict[str, list[dict[str, float]]] = {s: [] for s in systems}
-        for _ in range(args.repeat):
-            for s in systems:
-                python = args.python if s.startswith("torch") else sys.executable
-                command = [
-                    python,
-                    str(Path(__file__).resolve()),
-                    name,
-                    "--one",
-                    s,
-                    "--steps",
-                    str(args.steps),
-                    "--threads",
-                    str(args.threads),
-                ]
-                done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
-                if done.returncode:
-                    sys.exit(f"{s} {name} failed:\n{done.stderr[-2000:]}")
-                runs[s].append(json.loads(done.stdout.splitlines()[-1]))
-        cells = [
-            f"{statistics.median(r['step_us'] for r in rs):14,.0f} {statistics.median(r['first_s'] for r in rs):11.2f}"
-            for rs in runs.values()
-        ]
-        print(f"{name:4}" + "".join(cells), flush=True)
+    import report
+    import roofline
+
+    about = machine(args)
+    roof = roofline.measure_roof(args.threads)
+    about |= {"threads": args.threads, "gflops": roof.flops / 1e9, "gbytes": roof.bandwidth / 1e9}
+    results = run_all(args, args.systems.split(","))
+    limits = {name: roofline.model(name).seconds(roof) for name in results}
+    table = report.table(results, limits, about, TOLERANCE)
+    print(table)
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        record = {"machine": about, "limits": limits, "results": results}
+        (args.out / "results.json").write_text(json.dumps(record, indent=1) + "\n")
+        (args.out / "table.md").write_text(table)
+        report.plot(results, limits, args.out / "steps.png")
+        for name in results:
+            report.page(name, args.threads, roof, args.out)
 
 
 if __name__ == "__main__":
