@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...ir.dims import Dim, product, sym
+from ..contract.tiles import tile_shape
 from ..kernel import KernelSource
 from .index_maps import coefficients
-from .kernel_ir import Axis, Bound, Instruction, Kernel, Load, Operand, reads
+from .kernel_ir import Axis, Bound, Instruction, Kernel, Load, Operand, Store, reads
 from .source import Writer
 
 # Elements of the innermost axis that one step of the parallel range covers: enough to pay for the loop around it, few
@@ -135,6 +136,7 @@ def _tiles(w: Writer, kernel: Kernel, across: Axis) -> Dim:
     per_row = [i for i in rest if inner.name not in kernel.axes[i]]
     w.instructions(once, kernel)
     wide, high = w.extent(inner.extent), w.extent(across.extent)
+    square = _square(kernel, across)
     w.line(f"columns = ({wide} + {TILE - 1}) // {TILE}")
     w.line(f"rows = ({high} + {TILE_ACROSS - 1}) // {TILE_ACROSS}")
     with w.block("for step in range(begin, end):"):
@@ -144,11 +146,42 @@ def _tiles(w: Writer, kernel: Kernel, across: Axis) -> Dim:
         w.line(f"top = (strip - plane * rows) * {TILE_ACROSS}")
         w.decode("plane", outer)
         w.instructions(per_tile, kernel)
-        with w.block(f"for {across.name} in range(top, min(top + {TILE_ACROSS}, {high})):"):
+        w.line(f"bottom = min(top + {TILE_ACROSS}, {high})")
+        if square:
+            _squares(w, kernel, across, square)
+        with w.block(f"for {across.name} in range(top, bottom):"):
             w.instructions(per_row, kernel)
             with w.block(f"for {inner.name} in range(left, min(left + {TILE}, {wide})):"):
                 w.instructions([i for i in rest if i not in per_row], kernel)
     return (product([a.extent for a in outer]) * _blocks(across.extent, TILE_ACROSS) * _blocks(inner.extent, TILE))
+
+
+def _square(kernel: Kernel, across: Axis) -> int:
+    """Side of the squares that a plain transposition is done in by registers; 0 for any other kernel."""
+    match kernel.body:
+        case (Load(_, _, source, dtype, ""), Store(_, target, _)) if dtype.name in ("f32", "f64"):
+            along, inner = coefficients(source), coefficients(target)
+            if along.get((across.name,)) == inner.get((kernel.kept[-1].name,)) == 1:
+                return tile_shape(dtype).lanes
+    return 0
+
+
+def _squares(w: Writer, kernel: Kernel, across: Axis, side: int) -> None:
+    """Whole squares of a tile; `top` moves behind them."""
+    load, store = kernel.body
+    assert isinstance(load, Load) and isinstance(store, Store)
+    inner = kernel.kept[-1].name
+    pitch = {i.operand: w.expression(coefficients(i.address).get((a,), 0))
+             for i, a in ((load, inner), (store, across.name))}
+    with w.block(f"if left + {TILE} <= {w.extent(kernel.kept[-1].extent)}:"):
+        w.line(f"squares = (bottom - top) // {side}")
+        w.line(f"{across.name} = top")
+        for k in range(0, TILE, side):
+            w.line(f"{inner} = left + {k}")
+            w.line(f"transpose_{load.dtype}_{side}({store.operand}, {w.expression(store.address)}, "
+                   f"{pitch[store.operand]}, {load.operand}, {w.expression(load.address)}, {pitch[load.operand]}, "
+                   f"squares)")
+        w.line(f"top = top + squares * {side}")
 
 
 def _blocks(extent: Dim, size: int) -> Dim:
