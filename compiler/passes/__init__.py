@@ -7,7 +7,7 @@ from .base import Pass, format_pass, format_pipeline
 from .layout import Layout
 from .optimizer import Optimizer
 from .replicate import Replicate
-from .simplify import Algebraic, Canonicalize, Cse, Dce, Fold, Simplify, SinkReshapes
+from .simplify import Algebraic, Canonicalize, Cse, Dce, Fold, Hoist, Simplify, SinkReshapes
 from .windows import Windows
 
 
@@ -16,7 +16,7 @@ def registry() -> dict[str, type[Pass]]:
     from ..fusion import Fuse  # here: fusion itself uses this package
 
     passes: tuple[type[Pass], ...] = (
-        Autodiff, Optimizer, Replicate, Simplify, Canonicalize, Fold, Algebraic, Cse, SinkReshapes, Dce, Layout,
+        Autodiff, Optimizer, Replicate, Simplify, Canonicalize, Fold, Algebraic, Cse, SinkReshapes, Dce, Hoist, Layout,
         Windows, Fuse,
     )
     return {cls.name: cls for cls in passes}

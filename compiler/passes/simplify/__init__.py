@@ -1,4 +1,4 @@
-"""Simplification: canonical forms, constant folding, algebra, common subexpressions, dead code.
+"""Simplification: canonical forms, constant folding, algebra, common subexpressions, dead code, loop invariants.
 
 All of it keeps the bits of the result (the few exceptions say so where they are written), and none of it
 looks at the size of a tensor: extents count only where they are equal as expressions or the number 1, and a
@@ -18,6 +18,7 @@ from .canonical import Canonicalize
 from .cse import Cse
 from .dce import Dce
 from .folding import Fold, fold_rules
+from .hoisting import Hoist
 from .local import Local, joined
 from .sinking import SinkReshapes
 
@@ -40,7 +41,7 @@ class Simplify:
         local = self._local()
         for _ in range(self.rounds):
             before = graph.outputs
-            for step in (local.run, Cse().run, SinkReshapes().run, Dce().run):
+            for step in (local.run, Cse().run, SinkReshapes().run, Dce().run, Hoist().run):
                 graph = step(graph)
             if graph.outputs == before:
                 break
@@ -55,4 +56,4 @@ class Simplify:
         return self._local().run(graph) is graph
 
 
-__all__ = ["Algebraic", "Canonicalize", "Cse", "Dce", "Fold", "Simplify", "SinkReshapes"]
+__all__ = ["Algebraic", "Canonicalize", "Cse", "Dce", "Fold", "Hoist", "Simplify", "SinkReshapes"]
