@@ -16,7 +16,7 @@ from ..lower.errors import CannotLower
 from ..lower.group import build, has_plain_strides
 from .clusters import Clusters, Group, current
 from .roles import CHEAP, Role, checks, cost
-from .shapes import common_space, extents, fits, size
+from .shapes import common_space, extents, fits, grid_space, size
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -155,8 +155,8 @@ class Merger:
         if merged.core is not None:
             return merged if all(size(o) == size(merged.core) for o in outputs) else None
         if merged.reductions:
-            space = common_space(merged.reductions)
-            return merged if space is not None and all(fits(o, space) for o in outputs) else None
+            spaces = (common_space(merged.reductions), grid_space(merged.reductions))
+            return merged if any(s is not None and all(fits(o, s) for o in outputs) for s in spaces) else None
         return merged if len({extents(o.shape) for o in outputs}) == 1 else None
 
     def _needed(self, output: Node, merged: Group, parts: tuple[Group, Group]) -> bool:

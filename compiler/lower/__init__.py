@@ -1,7 +1,7 @@
 """Lowering: a node of a fused graph → kernel launches.
 
 `lower(node)` is the whole interface. Groups go through kernel IR (`group`, `kernel_ir`) and the loop templates
-(`emit_map`, `emit_rows`, `emit_columns`, `emit_total`); contractions and operators with a kernel of their own go to
+(`emit_map`, `emit_rows`, `emit_columns`, `emit_fold`); contractions and operators with a kernel of their own go to
 their generators.
 """
 

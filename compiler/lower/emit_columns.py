@@ -1,6 +1,6 @@
 """Template `column`: reductions that keep the innermost axis, a strip of columns at a time.
 
-Each column folds its elements in blocks of 256 rows, one after the other; the strip only makes vectors of neighbouring
+Each column folds its elements in blocks of 64 rows, one after the other; the strip only makes vectors of neighbouring
 columns. Values of a column (its totals and what follows from them) live in small local arrays between passes.
 """
 
@@ -11,12 +11,11 @@ from contextlib import contextmanager
 
 from ...ir.dims import Dim, product
 from .emit_map import Emitted
-from .fold import Accumulator
+from .fold import ROWS, Accumulator
 from .kernel_ir import Apply, Axis, Instruction, Kernel, Reduce, reads
 from .schedule import Pass, Schedule, Stage
 from .source import Writer, storage
 
-ROWS = 256
 STRIP = 64
 
 

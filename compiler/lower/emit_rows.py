@@ -1,11 +1,15 @@
-"""Template `row`: reductions over the innermost axes, one kept point at a time, in as many passes as they need."""
+"""Template `row`: one kept point (row) at a time, in as many passes over its columns as its reductions need.
+
+A pass of a grid (`grid`) also folds rows: chunk by chunk of them into partial results, column by column in order, or
+all columns in lanes (block by block of columns).
+"""
 
 from __future__ import annotations
 
 from ...ir.dims import Dim, product
 from .emit_map import Emitted
-from .fold import BLOCK, Accumulator, BlockFold, plain_pass
-from .kernel_ir import Kernel
+from .fold import BLOCK, ROWS, Accumulator, LanePass, plain_pass
+from .kernel_ir import Instruction, Kernel, Store
 from .lanes import LANES
 from .schedule import Pass, Schedule
 from .source import Writer, storage
@@ -13,74 +17,184 @@ from .source import Writer, storage
 _ALIGN = 64
 
 
-def emit_rows(kernel: Kernel) -> Emitted:
-    """The source of a row-wise kernel."""
-    return _Rows(kernel).emit()
+def emit_rows(kernel: Kernel, sinks: tuple[Accumulator, ...] = ()) -> Emitted:
+    """The source of a row-wise kernel.
+
+    Args:
+        sinks: the reductions that fold rows or everything.
+    """
+    return _Rows(kernel, sinks).emit()
 
 
 class _Rows:
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, sinks: tuple[Accumulator, ...]) -> None:
         self.kernel, self.w = kernel, Writer()
         self.operands = {o.name: o for o in kernel.operands}
         self.schedule = Schedule(kernel, hold=True)
         self.length = product([a.extent for a in kernel.reduced])
+        self.rows = product([a.extent for a in kernel.kept])
         self.scratch: Dim = 0
+        self._regions = 0
+        self.sinks = {a.reduce: a for a in sinks}
+        self.columnwise = [a for a in sinks if a.reduce.fold == "kept"]
+        self.totals = [a for a in sinks if a.reduce.fold == "all"]
+        self.accumulators = {i: Accumulator(i, kernel) for s in self.schedule.stages for i in s.work.reduces}
+        # Where nothing belongs to a row as a whole, blocks of columns are shared between threads as well.
+        self.strips = bool(sinks) and len(kernel.reduced) == 1 and not self.accumulators and all(
+            i in self.schedule.full for i in kernel.body if isinstance(i, Store))
 
     def emit(self) -> Emitted:
         kernel, w = self.kernel, self.w
         w.pointers(kernel.operands)
-        self._scratch_rows()
-        accumulators = {i: Accumulator(i, kernel) for s in self.schedule.stages for i in s.work.reduces}
-        for a in accumulators.values():
+        for i in self.schedule.held:
+            self._region(f"held_{i.name}", storage(i.dtype), self.length * i.dtype.itemsize)
+        for a in self.accumulators.values():
             a.declare(w, LANES)
-        once = {i for i in self.schedule.stages[0].head if not kernel.axes[i]}
-        for i in self.schedule.stages[0].head:
-            if i in once and kernel.kept:
-                w.instruction(i, self.operands)
+        self._declare_totals()
+        head = self.schedule.stages[0].head
+        w.instructions([i for i in head if self._once(i)], kernel)
         with w.block("for step in range(begin, end):"):
-            w.decode("step", kernel.kept)
-            for stage in self.schedule.stages:
-                for i in stage.head:
-                    if i not in once or not kernel.kept:
-                        w.instruction(i, self.operands)
-                self._pass(stage.work, [accumulators[i] for i in stage.work.reduces])
-        return Emitted(w.kernel(kernel, kernel.operands), kernel.operands, tuple(w.extents),
-                       product([a.extent for a in kernel.kept]), self.scratch)
+            if self.sinks:
+                steps = self._chunk()
+            else:
+                w.decode("step", kernel.kept)
+                self._row()
+                steps = self.rows
+        return Emitted(w.kernel(kernel, kernel.operands), kernel.operands, tuple(w.extents), steps, self.scratch)
 
-    def _scratch_rows(self) -> None:
-        """Where held values lie: one row each, behind one another."""
-        for group, i in enumerate(self.schedule.held):
-            self.w.line(f"held_{i.name} = {storage(i.dtype)}_at(scratch, {self.w.extent(self.scratch)}, {group})")
-            row = self.length * i.dtype.itemsize
-            self.scratch = self.scratch + (row + (_ALIGN - 1)) // _ALIGN * _ALIGN
+    def _region(self, name: str, kind: str, nbytes: Dim) -> None:
+        """A piece of the thread's scratch memory."""
+        self.w.line(f"{name} = {kind}_at(scratch, {self.w.extent(self.scratch)}, {self._regions})")
+        self._regions += 1
+        self.scratch = self.scratch + (nbytes + (_ALIGN - 1)) // _ALIGN * _ALIGN
 
-    def _pass(self, work: Pass, accumulators: list[Accumulator]) -> None:
+    def _once(self, i: Instruction) -> bool:
+        """Whether an instruction is the same for all rows."""
+        return not self.kernel.axes[i] and bool(self.kernel.kept)
+
+    # -- chunks of rows -------------------------------------------------------------------------------------------
+
+    def _declare_totals(self) -> None:
+        for a in self.totals:
+            if self.strips:
+                a.declare(self.w, LANES)
+                continue
+            for part, name in zip(a.monoid.parts, a.lanes, strict=True):
+                blocks = (self.length + (BLOCK - 1)) // BLOCK
+                self._region(f"{name}", storage(part), blocks * (LANES * part.itemsize))
+
+    def _chunk(self) -> Dim:
+        """One step: the rows of a chunk, whole or (`strips`) a block of their columns."""
+        w, length = self.w, self.w.extent(self.length)
+        chunk = "step" if self.kernel.kept else "0"
+        blocks = (self.length + (BLOCK - 1)) // BLOCK
+        steps = (self.rows + (ROWS - 1)) // ROWS
+        w.line(f"blocks = ({length} + {BLOCK - 1}) // {BLOCK}")
+        if self.strips:
+            if self.kernel.kept:
+                chunk = "udiv(step, blocks)"
+            w.line(f"chunk = {chunk}")
+            w.line(f"left = (step - chunk * blocks) * {BLOCK}")
+            w.line(f"right = min(left + {BLOCK}, {length})")
+            steps = steps * blocks
+        else:
+            w.line(f"chunk = {chunk}")
+        w.line(f"across = chunk * {length}")
+        self._clear()
+        if self.kernel.kept:
+            with w.block(f"for row in range(chunk * {ROWS}, min(chunk * {ROWS} + {ROWS}, {w.extent(self.rows)})):"):
+                w.decode("row", self.kernel.kept)
+                self._row()
+        else:
+            w.line("row = 0")
+            self._row()
+        for a in self.totals:
+            if self.strips:
+                self._fold_total(a, "", "step")
+            else:
+                with w.block("for block in range(blocks):"):
+                    self._fold_total(a, f"block * {LANES}", "chunk * blocks + block")
+        return steps
+
+    def _clear(self) -> None:
+        w = self.w
+        if self.columnwise:
+            bounds = "across + left, across + right" if self.strips else f"across, across + {w.extent(self.length)}"
+            with w.block(f"for k in range({bounds}):"):
+                for a in self.columnwise:
+                    a.clear(w, [f"{name}[k]" for name in a.partials])
+        for a in self.totals:
+            if self.strips:
+                a.clear_lanes(w)
+            else:
+                with w.block(f"for k in range(blocks * {LANES}):"):
+                    a.clear(w, a.lane("k"))
+
+    def _fold_total(self, a: Accumulator, corner: str, place: str) -> None:
+        a.fold_lanes(self.w, corner)
+        for name, lane in zip(a.partials, a.block, strict=True):
+            self.w.line(f"{name}[{place}] = {lane}")
+
+    # -- a row ----------------------------------------------------------------------------------------------------
+
+    def _row(self) -> None:
+        """All stages of the row whose axes are set."""
+        for stage in self.schedule.stages:
+            self.w.instructions([i for i in stage.head if not self._once(i)], self.kernel)
+            self._pass(stage.work)
+
+    def _pass(self, work: Pass) -> None:
         if work.empty:
             return
-        w, reduced = self.w, self.kernel.reduced
-
-        def body(at: str) -> None:
-            for value in work.restored:
-                w.line(f"{value.name} = held_{value.name}[{at}]")
-            for i in work.body:
-                w.instruction(i, self.operands)
-            for value in work.held:
-                w.line(f"held_{value.name}[{at}] = {value.name}")
-            for store in work.stores:
-                w.instruction(store, self.operands)
-
-        if not accumulators:
-            plain_pass(w, reduced, body)
-            return
+        w, accumulators = self.w, [self.accumulators[i] for i in work.reduces]
+        totals = [self.sinks[i] for i in work.sinks if i.fold == "all"]
         length = w.extent(self.length)
+
+        def body(at: str, lane: str) -> None:
+            self._point(work, at)
+            for a in accumulators:
+                a.step(w, a.lane(lane), at)
+            for a in totals:
+                slot = lane if self.strips else f"corner + {lane}"
+                a.step(w, a.lane(slot), f"row * {length} + {at}")
+
+        lanes = LanePass(w, self.kernel.reduced, body)
+        if self.strips:
+            if totals:
+                lanes.run("left", "right")
+            else:
+                plain_pass(w, self.kernel.reduced, body, "left", "right")
+            return
+        if not accumulators and not totals:
+            plain_pass(w, self.kernel.reduced, body)
+            return
         for a in accumulators:
             a.clear(w, a.totals)
         with w.block(f"for first in range(0, {length}, {BLOCK}):"):
             w.line(f"stop = min(first + {BLOCK}, {length})")
-            BlockFold(w, reduced, accumulators, body).block("first", "stop")
+            if totals:
+                w.line(f"corner = first // {BLOCK} * {LANES}")
             for a in accumulators:
+                a.clear_lanes(w)
+            lanes.run("first", "stop")
+            for a in accumulators:
+                a.fold_lanes(w)
                 a.merge(w, a.totals, a.block)
         for a in accumulators:
             w.line(f"{a.reduce.name} = {a.result(a.totals[-1])}")
+
+    def _point(self, work: Pass, at: str) -> None:
+        """Values and stores of one point, and what it adds to the partial results of its column."""
+        w = self.w
+        for value in work.restored:
+            w.line(f"{value.name} = held_{value.name}[{at}]")
+        w.instructions(work.body, self.kernel)
+        for value in work.held:
+            w.line(f"held_{value.name}[{at}] = {value.name}")
+        w.instructions(work.stores, self.kernel)
+        for i in work.sinks:
+            if i.fold == "kept":
+                a = self.sinks[i]
+                a.step(w, [f"{name}[across + {at}]" for name in a.partials], "row")
 
 

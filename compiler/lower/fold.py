@@ -11,7 +11,10 @@ from .lanes import LANES
 from .monoids import Monoid, monoid
 from .source import Writer, storage
 
+# Elements of a block of an innermost axis.
 BLOCK = 4096
+# Rows of a chunk, where rows are folded.
+ROWS = 64
 
 
 class Accumulator:
@@ -24,6 +27,8 @@ class Accumulator:
         self.lanes = [f"lanes{p}_{reduce.name}" for p in range(count)]
         self.block = [f"block{p}_{reduce.name}" for p in range(count)]
         self.totals = [f"total{p}_{reduce.name}" for p in range(count)]
+        # Buffers between the launches of a grid.
+        self.partials = [f"p{p}_{reduce.name}" for p in range(count)]
 
     def declare(self, w: Writer, size: int) -> None:
         """The arrays of lanes (or columns)."""
@@ -65,18 +70,19 @@ class Accumulator:
         for start, name in zip(self.monoid.identity, self.lanes, strict=True):
             w.line(f"clear_lanes({name}, {start})")
 
-    def fold_lanes(self, w: Writer) -> None:
-        """Fold the lanes by the fixed tree; the result is in `block`."""
-        if len(self.lanes) == 1:
+    def fold_lanes(self, w: Writer, corner: str = "") -> None:
+        """Fold the lanes (from `corner` on) by the fixed tree; the result is in `block`."""
+        if len(self.lanes) == 1 and not corner:
             w.line(f"{self.block[0]} = {self.reduce.monoid}_lanes({self.lanes[0]})")
             return
+        at = f"{corner} + " if corner else ""
         width = LANES // 2
         while width:
             with w.block(f"for lane in range({width}):"):
-                self.merge(w, self.lane("lane"), self.lane(f"lane + {width}"))
+                self.merge(w, self.lane(f"{at}lane"), self.lane(f"{at}lane + {width}"))
             width //= 2
         for name, lanes in zip(self.block, self.lanes, strict=True):
-            w.line(f"{name} = {lanes}[0]")
+            w.line(f"{name} = {lanes}[{corner or 0}]")
 
     def lane(self, at: str) -> list[str]:
         """The lanes at an index."""
@@ -98,47 +104,40 @@ def _dtype(name: str, kernel: Kernel) -> DType:
     raise KeyError(name)
 
 
-class BlockFold:
-    """Writes one block's pass: the elements `[first, stop)` of the flattened reduced axes into lanes, then the tree.
+class LanePass:
+    """Writes a pass over elements `[first, stop)` of the flattened columns, element j beside lane j mod 16.
+
+    The loop over the lanes has a constant length, so LLVM makes vectors of it; the last, partial one runs under a
+    condition and becomes a vector too, so that short rows are as fast as long ones.
 
     Args:
-        axes: the reduced axes, outermost first.
-        body: writes the values and stores of one point, given the text of its flat position.
+        axes: the columns, outermost first.
+        body: writes what happens at one point, given the texts of its flat position and of its lane.
     """
 
-    def __init__(self, w: Writer, axes: tuple[Axis, ...], accumulators: list[Accumulator],
-                 body: Callable[[str], None]) -> None:
-        self.w, self.axes, self.accumulators, self._body = w, axes, accumulators, body
+    def __init__(self, w: Writer, axes: tuple[Axis, ...], body: Callable[[str, str], None]) -> None:
+        self.w, self.axes, self._body = w, axes, body
 
-    def block(self, first: str, stop: str) -> None:
-        """The lanes of one block, and their fold in the accumulators' `block`."""
-        w = self.w
-        for a in self.accumulators:
-            a.clear_lanes(w)
+    def run(self, first: str, stop: str) -> None:
+        """The loops; `first` is a multiple of 16."""
         if len(self.axes) == 1:
             self._single(first, stop)
         else:
             self._runs(first, stop)
-        for a in self.accumulators:
-            a.fold_lanes(w)
-
-    def _point(self, at: str, lane: str) -> None:
-        self._body(at)
-        for a in self.accumulators:
-            a.step(self.w, a.lane(lane), at)
 
     def _single(self, first: str, stop: str) -> None:
         w, name = self.w, self.axes[0].name
-        w.line(f"tail = {stop} - ({stop} - {first}) % {LANES}")
+        w.line(f"tail = {stop} - {stop} % {LANES}")
         with w.block(f"for base in range({first}, tail, {LANES}):"), w.block(f"for lane in range({LANES}):"):
             w.line(f"{name} = base + lane")
-            self._point(name, "lane")
-        with w.block(f"for lane in range({stop} - tail):"):
+            self._body(name, "lane")
+        with w.block(f"if tail < {stop}:"), w.block(f"for lane in range({LANES}):"):
             w.line(f"{name} = tail + lane")
-            self._point(name, "lane")
+            with w.block(f"if {name} < {stop}:"):
+                self._body(name, "lane")
 
     def _runs(self, first: str, stop: str) -> None:
-        """Several reduced axes: contiguous runs of the innermost one, cut so that lanes stay aligned."""
+        """Several axes: contiguous runs of the innermost one, cut so that lanes stay aligned."""
         w, inner = self.w, self.axes[-1]
         extent = w.extent(inner.extent)
         w.line(f"at = {first}")
@@ -153,27 +152,28 @@ class BlockFold:
                     with w.block(f"for base in range(at, tail, {LANES}):"), w.block(f"for lane in range({LANES}):"):
                         w.line("spot = base + lane")
                         w.line(f"{inner.name} = spot - shift")
-                        self._point("spot", "lane")
+                        self._body("spot", "lane")
                     w.line("at = tail")
                 with w.block("else:"):
                     w.line("spot = at")
                     w.line(f"{inner.name} = spot - shift")
                     w.line(f"slot = at % {LANES}")
-                    self._point("spot", "slot")
+                    self._body("spot", "slot")
                     w.line("at += 1")
 
 
-def plain_pass(w: Writer, axes: tuple[Axis, ...], body: Callable[[str], None]) -> None:
-    """Every point of the reduced axes once, for stores only."""
+def plain_pass(w: Writer, axes: tuple[Axis, ...], body: Callable[[str, str], None], first: str = "0",
+               stop: str = "") -> None:
+    """Every point of the columns once, where no lanes are wanted: `[first, stop)` of a single axis, or all."""
     inner = axes[-1]
     extent = w.extent(inner.extent)
     if len(axes) == 1:
-        with w.block(f"for {inner.name} in range({extent}):"):
-            body(inner.name)
+        with w.block(f"for {inner.name} in range({first}, {stop or extent}):"):
+            body(inner.name, "")
         return
     with w.block(f"for line in range({w.extent(product([a.extent for a in axes[:-1]]))}):"):
         w.decode("line", axes[:-1])
         w.line(f"shift = line * {extent}")
         with w.block(f"for {inner.name} in range({extent}):"):
             w.line(f"spot = shift + {inner.name}")
-            body("spot")
+            body("spot", "")

@@ -11,9 +11,10 @@ from ...ir.node import Node, postorder
 from ...ir.types import TensorType
 from .collapse import collapse
 from .emit_columns import emit_columns
+from .emit_fold import emit_fold
 from .emit_map import Emitted, emit_map
 from .emit_rows import emit_rows
-from .emit_total import emit_total
+from .grid import take_apart
 from .index_maps import Vector, coefficients
 from .kernel_ir import Apply, Instruction, Kernel, Load, Operand, Reduce, Store, dump
 from .locate import forward
@@ -94,14 +95,11 @@ def build(body: Graph, inputs: Sequence[int]) -> Built:
     places = [located.get(out) or space.locate(target.extents)
               for out, target in zip(body.outputs, results, strict=True)]
     values.store_all(body.outputs, places, results)
-    template = "map"
-    if reductions:
-        template = ("row" if space.kept else "total") if space.by_rows else "column"
     loaded = {i.operand for i in values.body if isinstance(i, Load)}
     ordered = [o for o in sorted(operands.values(), key=lambda o: int(o.name[1:])) if o.name in loaded]
     names = [n.op.name for n in nodes if n.op.name not in _SILENT]
-    kernel = Kernel(template, (*ordered, *results), space.kept, space.reduced, tuple(values.body),
-                    (f"{template}: {' '.join(names) or 'copy'}",))
+    kernel = Kernel(space.template, (*ordered, *results), space.kept, space.reduced, tuple(values.body),
+                    (f"{space.template}: {' '.join(names) or 'copy'}",))
     return Built(collapse(kernel), sizes.sizes, slots, tuple(values.sites))
 
 
@@ -109,8 +107,8 @@ def _located(nodes: Sequence[Node], reductions: Sequence[Node], sizes: GroupSize
     """Coordinates of the nodes around the reductions."""
     known: dict[Node, Vector] = {}
     for r in reductions:
-        known[r] = space.locate(sizes.shape(r))
-        known.setdefault(r.inputs[0], space.locate(sizes.shape(r.inputs[0])))
+        known[r] = space.points[r].own
+        known.setdefault(r.inputs[0], space.points[r].operand)
     return forward(nodes, known, sizes, space.extents)
 
 
@@ -141,24 +139,28 @@ def lower_group(body: Graph, inputs: Sequence[int], kind: str) -> Lowered:
 
         return lower_segments(body, int(kind.removeprefix(UPDATE)))
     built = build(body, inputs)
-    if built.kernel.template == "total":
-        return _total(built)
+    if built.kernel.template == "grid":
+        return _grid(built)
     emitted = _EMIT[built.kernel.template](built.kernel)
-    return Lowered((_launch(built, emitted, built.slots),), in_place=in_place_pairs(built))
+    return Lowered((_launch(built, built.kernel, emitted, built.slots),), in_place=in_place_pairs(built))
 
 
-def _total(built: Built) -> Lowered:
-    first, second, partials = emit_total(built.kernel)
-    slots = built.slots | {p.name: Slot("temporary", k) for k, p in enumerate(partials)}
-    types = tuple(TensorType(p.dtype, tuple(built.sizes.real(d) for d in p.extents)) for p in partials)
-    return Lowered((_launch(built, first, slots), _launch(built, second, slots)), types)
+def _grid(built: Built) -> Lowered:
+    grid = take_apart(built.kernel)
+    slots = built.slots | {o.name: Slot("temporary", k) for k, o in enumerate(grid.temporaries)}
+    types = tuple(TensorType(o.dtype, tuple(built.sizes.real(d) for d in o.extents)) for o in grid.temporaries)
+    launches = []
+    for part in grid.parts:
+        emit = emit_rows if part.kernel.template == "row" else emit_fold
+        launches.append(_launch(built, part.kernel, emit(part.kernel, part.accumulators), slots))
+    return Lowered(tuple(launches), types, in_place_pairs(built))
 
 
-def _launch(built: Built, emitted: Emitted, slots: dict[str, Slot]) -> Launch:
+def _launch(built: Built, kernel: Kernel, emitted: Emitted, slots: dict[str, Slot]) -> Launch:
     real = built.sizes.real
     return Launch(emitted.source, tuple(slots[o.name] for o in emitted.operands), tuple(map(real, emitted.extents)),
                   real(emitted.range), sum(o.output for o in emitted.operands), scratch=real(emitted.scratch),
-                  work=real(_work(built.kernel)), faults=built.faults, ir=dump(built.kernel))
+                  work=real(_work(kernel)), faults=built.faults, ir=dump(kernel))
 
 
 def _work(kernel: Kernel) -> Dim:
@@ -178,4 +180,8 @@ def _weight(i: Instruction) -> int:
 
 def in_place_pairs(built: Built) -> tuple[tuple[int, int], ...]:
     """Pairs (result, input) that may be one buffer."""
-    return tuple((built.slots[r].index, built.slots[x].index) for r, x in overwritable(built.kernel))
+    kernels = [built.kernel]
+    if built.kernel.template == "grid":
+        kernels = [p.kernel for p in take_apart(built.kernel).parts]
+    return tuple((built.slots[r].index, built.slots[x].index) for r, x in overwritable(*kernels)
+                 if r in built.slots and x in built.slots)

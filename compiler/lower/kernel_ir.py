@@ -5,14 +5,17 @@ template's business. Index maps are `Dim` polynomials in axis names (`i0, i1, â€
 (`n0, â€¦`) and integer values (`v3`), so substitution, collapsing and printing come from `ir.dims`.
 
 An instruction's name is the value it defines. A value that depends on reduced axes exists at every point; a `Reduce`
-folds it over them, in the canonical order, to one value per kept point.
+folds it over them, in the canonical order, to one value per kept point. Over a grid (kept axes are rows, reduced ones
+columns) it may also fold the rows, to one value per column, or everything; such values exist only behind a pass over
+all rows (`phases`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 from ...ir.dims import Dim, names
 from ...ir.dtypes import DType
@@ -100,14 +103,20 @@ class Check:
     guard: str = ""
 
 
+# Which axes a reduction folds.
+Fold = Literal["reduced", "kept", "all"]
+
+
 @dataclass(frozen=True, slots=True)
 class Reduce:
-    """`name` = `arg` folded over all reduced axes by the monoid of this name (`lower.monoids`)."""
+    """`name` = `arg` folded by the monoid of this name (`lower.monoids`) over the reduced axes, over the kept ones
+    (leaving a value per column), or over all."""
 
     name: str
     monoid: str
     arg: str
     dtype: DType
+    fold: Fold = "reduced"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +136,9 @@ class Kernel:
     """A kernel before it becomes source.
 
     Attributes:
-        template: `map`, `row`, `column` or `total`: how the space is walked.
-        kept: axes of the results, outermost first; they are shared between threads.
-        reduced: axes that the reductions fold, outermost first; empty for `map`.
+        template: `map`, `row`, `column` or `grid`: how the space is walked.
+        kept: axes of the results, outermost first; they are shared between threads. The rows of a grid.
+        reduced: axes that the reductions fold, outermost first; empty for `map`. The columns of a grid.
         body: instructions, values before their uses.
         comments: lines for readers at the head of the source.
     """
@@ -153,26 +162,35 @@ class Kernel:
 
     @cached_property
     def axes(self) -> dict[Instruction, frozenset[str]]:
-        """The axes each instruction depends on; a reduction depends on kept axes only."""
-        known = {a.name for a in self.kept + self.reduced}
-        reduced = {a.name for a in self.reduced}
+        """The axes each instruction depends on; a reduction depends on those that it leaves."""
+        kept, reduced = ({a.name for a in axes} for axes in (self.kept, self.reduced))
+        known = kept | reduced
         found: dict[Instruction, frozenset[str]] = {}
         for instruction in self.body:
             own: set[str] = set()
             for name in reads(instruction):
                 own |= {name} if name in known else found[self.defined[name]] if name in self.defined else set()
             if isinstance(instruction, Reduce):
-                own -= reduced
+                own = {"reduced": own - reduced, "kept": reduced, "all": set()}[instruction.fold]
             found[instruction] = frozenset(own)
         return found
 
     @cached_property
     def stages(self) -> dict[Instruction, int]:
         """How many loops over the reduced axes must have ended before each instruction can run."""
+        return self._after(lambda r: r.fold == "reduced")
+
+    @cached_property
+    def phases(self) -> dict[Instruction, int]:
+        """How many passes over all rows of a grid must have ended before each instruction can run."""
+        return self._after(lambda r: r.fold != "reduced")
+
+    def _after(self, counts: Callable[[Reduce], bool]) -> dict[Instruction, int]:
+        """The most reductions of a kind on any way to each instruction."""
         found: dict[Instruction, int] = {}
-        for instruction in self.body:
-            before = [found[self.defined[n]] for n in reads(instruction) if n in self.defined]
-            found[instruction] = max(before, default=0) + isinstance(instruction, Reduce)
+        for i in self.body:
+            before = [found[self.defined[n]] for n in reads(i) if n in self.defined]
+            found[i] = max(before, default=0) + (isinstance(i, Reduce) and counts(i))
         return found
 
     def operand(self, name: str) -> Operand:
@@ -246,7 +264,8 @@ def _line(instruction: Instruction) -> str:
             return f"{name}: {dtype} = {text}  # {label}"
         case Check(value, extent, site, guard):
             return f"check 0 <= {value} < {extent}" + (f" if {guard}" if guard else "") + f"  # site {site}"
-        case Reduce(name, monoid, arg, dtype):
-            return f"{name}: {dtype} = reduce {monoid} {arg}"
+        case Reduce(name, monoid, arg, dtype, fold):
+            over = "" if fold == "reduced" else f" over {fold}"
+            return f"{name}: {dtype} = reduce {monoid} {arg}{over}"
         case Store(operand, address, value):
             return f"store {operand}[{address}] = {value}"

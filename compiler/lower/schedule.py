@@ -20,6 +20,7 @@ class Pass:
     Attributes:
         body: the values computed at every point, in order.
         reduces, stores: what the pass is for.
+        sinks: reductions of rows or of everything that take a value at every point, like stores.
         restored: values held by an earlier pass that this one reads back.
         held: values of `body` that this pass keeps for later ones.
     """
@@ -27,12 +28,13 @@ class Pass:
     body: list[Instruction] = field(default_factory=list)
     reduces: list[Reduce] = field(default_factory=list)
     stores: list[Store] = field(default_factory=list)
+    sinks: list[Reduce] = field(default_factory=list)
     restored: list[Apply] = field(default_factory=list)
     held: list[Apply] = field(default_factory=list)
 
     @property
     def empty(self) -> bool:
-        return not (self.reduces or self.stores or any(isinstance(i, Check) for i in self.body))
+        return not (self.reduces or self.stores or self.sinks or any(isinstance(i, Check) for i in self.body))
 
 
 @dataclass
@@ -66,7 +68,11 @@ class Schedule:
         work = Pass()
         roots: list[Instruction] = []
         for i in kernel.body:
-            if isinstance(i, Reduce) and stages[i] == number + 1:
+            if isinstance(i, Reduce) and i.fold != "reduced":
+                if stages[i] == number:
+                    work.sinks.append(i)
+                    roots.append(kernel.defined[i.arg])
+            elif isinstance(i, Reduce) and stages[i] == number + 1:
                 work.reduces.append(i)
                 roots.append(kernel.defined[i.arg])
             elif i in self.full and stages[i] == number and isinstance(i, (Store, Check)):

@@ -121,13 +121,14 @@ class Values:
 
     def _reduction(self, node: Node, index: Vector) -> str:
         (x,) = node.inputs
-        if index != self.space.locate(self.sizes.shape(node)):
+        point = self.space.points[node]
+        if index != point.own:
             raise CannotLower(f"{node.op.name} is read at another point than its own")
-        arg = self.value(x, self.space.locate(self.sizes.shape(x)))
+        arg = self.value(x, point.operand)
         if not arg.isidentifier():
             arg = self.apply(arg, (), x.dtype.compute, 0, "constant")
-        name = self._define(("reduce", node.op.name, arg, node.dtype.compute),
-                            lambda name: Reduce(name, node.op.name, arg, node.dtype.compute))
+        name = self._define(("reduce", node.op.name, arg, node.dtype.compute, point.fold),
+                            lambda name: Reduce(name, node.op.name, arg, node.dtype.compute, point.fold))
         text = scalars.rounded(node.dtype, name)
         return name if text == name else self.apply(text, (name,), node.dtype.compute, 2, "round")
 

@@ -154,12 +154,12 @@ def test_normalisations(axes: tuple[int, ...]) -> None:
 
 
 def test_normalisation_backward() -> None:
-    """Forward; gradient of the input; gradients of scale and shift together."""
+    """Forward, the gradient of the input, and those of scale and shift: one pass."""
     m = Model()
     x, w, c, g = m.input("x", sym("B"), 20), m.input("w", 20), m.input("c", 20), m.input("g", sym("B"), 20)
     y = affine(normalised(x, (1,)), w, c, 1)
     grads = b.results(b.gradient(y, g, x, w, c, n_outputs=1, n_wrt=3))
-    assert len(fuse(simplified(m.graph(y, *grads)), m.arrays(B=7))) == 2
+    assert len(fuse(simplified(m.graph(y, *grads)), m.arrays(B=7))) == 1
     m = Model()  # over images everything shares one space: all of it is one kernel
     x, w, c, g = m.input("x", sym("B"), 5, 6), m.input("w", 5), m.input("c", 5), m.input("g", sym("B"), 5, 6)
     y = affine(normalised(x, (0, 2)), w, c, 1)
@@ -241,7 +241,8 @@ def test_reductions_that_share_an_operand_share_a_pass() -> None:
     m = Model()
     x, g = m.input("x", sym("B"), 20), m.input("g", sym("B"), 20)
     assert len(fuse(m.graph(b.sum(g, axes=(0,)), b.sum(b.mul(g, x), axes=(0,))), m.arrays(B=300))) == 1
-    assert len(fuse(m.graph(b.sum(g, axes=(0,)), b.sum(g, axes=(1,))), m.arrays(B=300))) == 2
+    assert len(fuse(m.graph(b.sum(g, axes=(0,)), b.sum(g, axes=(1,)), b.sum(b.mul(g, x), axes=(0, 1))),
+                    m.arrays(B=300))) == 1
 
 
 # -- what does not ----------------------------------------------------------------------------------------------------
@@ -249,14 +250,13 @@ def test_reductions_that_share_an_operand_share_a_pass() -> None:
 
 def test_cheap_values_are_recomputed_expensive_ones_kept() -> None:
     m = Model()
-    x, w = m.input("x", sym("B"), 20), m.input("w", 20, 20)
+    x = m.input("x", sym("B"), 20, 3)
     shifted, hard = b.add(x, b.scalar(1.0, f32)), b.lgamma(x)
-    a = b.sum(b.mul(shifted, hard), axes=(0,))
-    c = b.sum(b.add(shifted, hard), axes=(1,))
+    a = b.sum(b.mul(shifted, hard), axes=(1,))
+    c = b.sum(b.add(shifted, hard), axes=(2,))
     found = fuse(m.graph(a, c), m.arrays(B=6))
     inside = [n.op.name for k in found if k.op.name == "fused" for n in k.attrs.body.nodes] + [k.op.name for k in found]
     assert inside.count("add") == 3 and inside.count("lgamma") == 1
-    assert w is not None
 
 
 def test_no_path_leads_around_a_group() -> None:

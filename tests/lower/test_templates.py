@@ -75,16 +75,16 @@ def test_totals_add_in_the_canonical_order(n: int) -> None:
     assert got.tobytes() == lane_sum(data).tobytes()
 
 
-@pytest.mark.parametrize("n", [1, 255, 256, 257, 600])
-@pytest.mark.parametrize("columns", [1, 63, 65])
+@pytest.mark.parametrize("n", [1, 63, 64, 65, 200])
+@pytest.mark.parametrize("columns", [1, 63, 65, 4100])
 def test_columns_add_in_blocks_of_rows(n: int, columns: int) -> None:
     (x,) = inputs((f32, (sym("N"), sym("C"))))
     data = draw(n, columns)
     (got,) = both(b.sum(x, axes=(0,)), data, sizes={"N": n, "C": columns})
     want = np.zeros(columns, np.float32)
-    for first in range(0, n, 256):
+    for first in range(0, n, 64):
         block = np.zeros(columns, np.float32)
-        for row in data[first:first + 256]:
+        for row in data[first:first + 64]:
             block += row
         want += block
     assert got.tobytes() == want.tobytes()
@@ -307,11 +307,99 @@ def test_convolution_epilogue(narrow: DType) -> None:
 
 
 def test_what_no_template_covers() -> None:
+    (x,) = inputs((f32, (4, 6, 5)))
+    with pytest.raises(CannotLower):  # no common rows and columns
+        lower(fused([b.sum(x, axes=(1,)), b.sum(x, axes=(2,))], x))
     (x,) = inputs((f32, (4, 6)))
-    with pytest.raises(CannotLower):
-        lower(fused([b.sum(x, axes=(0,)), b.sum(x, axes=(1,))], x))
-    with pytest.raises(CannotLower):  # a value per element that follows from a total
-        lower(fused([b.sum(b.div(x, b.broadcast(b.sum(x, axes=(0, 1)), shape=(4, 6), dims=())), axes=(0, 1))], x))
+    scaled = b.div(b.sub(x, rows_of(x, b.max(x, axes=(1,)))), b.expand(b.sum(x, axes=(0,)), x.shape, (0,)))
+    with pytest.raises(CannotLower):  # a second pass that would repeat a row's reduction
+        lower(fused([scaled], x))
+
+
+def rows_of(x: Node, value: Node) -> Node:
+    return b.expand(value, x.shape, (1,))
+
+
+def column_sum(x: Any) -> Any:
+    """The canonical sum of the columns: chunks of 64 rows one after the other, chunks in order."""
+    total = np.zeros(x.shape[1], x.dtype)
+    for first in range(0, len(x), 64):
+        chunk = np.zeros(x.shape[1], x.dtype)
+        for row in x[first:first + 64]:
+            chunk += row
+        total += chunk
+    return total
+
+
+def total_sum(x: Any) -> Any:
+    """The canonical sum of everything: lanes over chunks of 64 rows of blocks of 4096 columns."""
+    total = np.float32(0)
+    for first in range(0, len(x), 64):
+        for left in range(0, x.shape[1], 4096):
+            lanes = np.zeros(16, np.float32)
+            for row in x[first:first + 64, left:left + 4096]:
+                for start in range(0, row.size, 16):
+                    part = row[start:start + 16]
+                    lanes[:part.size] += part
+            for width in (8, 4, 2, 1):
+                lanes[:width] += lanes[width:2 * width]
+            total += lanes[0]
+    return total
+
+
+@pytest.mark.parametrize(("n", "columns"), [(1, 1), (64, 10), (65, 16), (200, 37), (3, 4097), (0, 5), (5, 0)])
+def test_a_grid_folds_rows_columns_and_everything(n: int, columns: int) -> None:
+    """All three sums have their canonical order, whether in one kernel or alone."""
+    (x,) = inputs((f32, (sym("N"), sym("C"))))
+    data, sizes = draw(n, columns), {"N": n, "C": columns}
+    found = [b.sum(x, axes=(1,)), b.sum(x, axes=(0,)), b.sum(x, axes=(0, 1))]
+    by_row, by_column, total = both(fused(found, x), data, sizes=sizes)
+    assert by_row.tobytes() == np.array([lane_sum(row) for row in data], np.float32).tobytes()
+    assert by_column.tobytes() == column_sum(data).tobytes()
+    assert total.tobytes() == total_sum(data).tobytes()
+    for node, wanted in zip(found, (by_row, by_column, total), strict=True):
+        assert both(node, data, sizes=sizes)[0].tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize(("n", "columns"), [(70, 33), (5, 4100)])
+def test_gradients_of_a_layer_norm_are_one_pass(n: int, columns: int) -> None:
+    """A row's stages, what they add to the columns, a loss, and an update behind the columns' fold."""
+    x, g, w = inputs((f32, (sym("N"), sym("C"))), (f32, (sym("N"), sym("C"))), (f32, (sym("C"),)))
+    count = b.cast(b.extent(value=sym("C")), dtype=f32)
+    centred = b.sub(x, rows_of(x, b.div(b.sum(x, axes=(1,)), count)))
+    variance = b.div(b.sum(b.mul(centred, centred), axes=(1,)), count)
+    unit = b.mul(centred, rows_of(x, b.rsqrt(b.add(variance, b.scalar(1e-5, f32)))))
+    dw = b.sum(b.mul(unit, g), axes=(0,))
+    out = [unit, b.sub(w, dw), b.sum(b.mul(g, g), axes=(0, 1))]
+    node = fused(out, x, g, w)
+    low = lower(node)
+    assert [step.outputs for step in low.launches] == [3, 1, 1]  # a pass; the total's fold; the columns' fold
+    assert (1, 2) in low.in_place  # the new weights may lie over the old ones
+    data = [draw(n, columns), draw(n, columns, seed=1), draw(columns, seed=2)]
+    got = both(node, *data, sizes={"N": n, "C": columns})
+    for value, want in zip(got, evaluate(Graph("g", node.attrs.body.inputs, tuple(out)), data), strict=True):
+        np.testing.assert_allclose(value, want, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize(("n", "columns"), [(1, 3), (130, 16), (65, 4100)])
+def test_stages_of_columns_are_passes(n: int, columns: int) -> None:
+    """Batch norm over rows: mean, variance, result; each pass reads the values of the fold before it."""
+    x, w = inputs((f32, (sym("N"), sym("C"))), (f32, (sym("C"),)))
+    count = b.cast(b.extent(value=sym("N")), dtype=f32)
+    mean = b.div(b.sum(x, axes=(0,)), count)
+    centred = b.sub(x, b.expand(mean, x.shape, (0,)))
+    variance = b.div(b.sum(b.mul(centred, centred), axes=(0,)), count)
+    scale = b.mul(w, b.rsqrt(b.add(variance, b.scalar(1e-5, f32))))
+    node = fused([b.mul(centred, b.expand(scale, x.shape, (0,))), mean, variance], x, w)
+    assert len(lower(node).launches) == 5
+    data = [draw(n, columns), draw(columns, seed=1)]
+    got = both(node, *data, sizes={"N": n, "C": columns})
+    for value, want in zip(got, evaluate(Graph("g", node.attrs.body.inputs, node.attrs.body.outputs), data),
+                           strict=True):
+        np.testing.assert_allclose(value, want, rtol=2e-4, atol=2e-5)
+    (scaled,) = both(fused([b.div(x, b.broadcast(b.sum(x, axes=(0, 1)), shape=x.shape, dims=()))], x), data[0],
+                     sizes={"N": n, "C": columns})
+    assert scaled.tobytes() == (data[0] / total_sum(data[0])).tobytes()
 
 
 def test_integers_and_booleans() -> None:
