@@ -80,28 +80,30 @@ class Compiled:
         self.plan = executable.plan
         self._free = dict(graph.sizes)
 
+    def ordered(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """Values of all named sizes in the form that `run` takes fastest."""
+        return self.executable.ordered({s.name: sizes[s.name] for s in self.plan.sizes})
+
     def run(
         self,
         inputs: Sequence[Array],
-        sizes: Mapping[str, int] | None = None,
+        sizes: Mapping[str, int] | tuple[int, ...] | None = None,
         out: Sequence[Array | None] | None = None,
     ) -> list[Array]:
         """The graph's outputs.
 
         Args:
             inputs: one array per graph input, C-contiguous, of its dtype and shape.
-            sizes: values of the free sizes (slots); the others are read off the inputs.
+            sizes: values of the free sizes (slots), the others are read off the inputs; or what `ordered` gave.
             out: arrays to write outputs to, or None for new ones.
 
         Raises:
             KernelError: bad data met while running; nothing donated was written.
         """
-        if self._free:
-            sizes = self.executable.plan.read_sizes(
-                [a.shape for a in inputs], {**self._free, **(sizes or {})}
-            )
-            return self.executable.run(inputs, sizes, out)
-        return self.executable.run(inputs, None, out)
+        if not isinstance(sizes, tuple):
+            given = {**self._free, **(sizes or {})} if self._free else None
+            sizes = given and self.plan.read_sizes([a.shape for a in inputs], given)
+        return self.executable.run(inputs, sizes, out)
 
     def peak_bytes(self, sizes: Mapping[str, int]) -> int:
         """Bytes of temporaries at given sizes."""

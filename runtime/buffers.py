@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -42,6 +43,45 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         nbytes *= extent
     raw = np.empty(nbytes + ALIGNMENT, _U8)
     return np.ndarray(shape, dtype, raw, -_addressof(_from_buffer(raw)) % ALIGNMENT)
+
+
+class Recycler:
+    """Arrays for a result that is made again and again.
+
+    A small array that nobody else holds any more is handed out once more: at the same address, without the cost of
+    a new one. Two are kept, because a loop holds the last result while the next one is computed. Large arrays are
+    given back to the system, so that a result is not kept alive behind the user's back.
+    """
+
+    __slots__ = ("_dtype", "_kept", "_next", "_shape")
+
+    LIMIT = 1 << 16  # bytes of an array that is kept
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._shape, self._dtype = shape, dtype
+        self._kept: list[tuple[Array, Any, int]] = []  # array, its memory, its address
+        self._next = 0
+
+    def take(self) -> tuple[Array, int]:
+        """An uninitialised array that only the caller holds, and its address."""
+        for kept in self._kept:
+            # Held by `kept` and, while it is counted, by the call; the memory by the array too.
+            if getrefcount(kept[0]) == _UNHELD and getrefcount(kept[1]) == _UNHELD + 1:
+                return kept[0], kept[2]
+        array = empty(self._shape, self._dtype)
+        found = address(array)
+        if array.nbytes <= self.LIMIT:
+            if len(self._kept) < 2:
+                self._kept.append((array, array.base, found))
+            else:
+                self._kept[self._next] = array, array.base, found
+                self._next ^= 1
+        return array, found
+
+
+getrefcount = sys.getrefcount
+_PROBE = (np.empty(0),)
+_UNHELD = getrefcount(_PROBE[0])  # of an array in one tuple, read as `take` does
 
 
 class Arena:

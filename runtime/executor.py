@@ -2,7 +2,7 @@
 
 What a call costs beside the kernels: finding the binding of the sizes, looking whether each input is the
 array of the last call, and one native call. Everything else happens once for each tuple of sizes (`bind`) or
-each run state.
+each run state. Memory of small results that nobody holds any more is used again (`buffers.Recycler`).
 """
 
 from __future__ import annotations
@@ -21,14 +21,18 @@ from ..ir.errors import DTypeError, InternalError, Location, ShapeError, Tracemi
 from . import layout as L
 from . import workers
 from .bind import BoundPlan, HostOperandBinding
-from .buffers import Arena, Array, address, aligned_bytes, empty, return_arena, take_arena
+from .buffers import Arena, Array, Recycler, address, aligned_bytes, empty, return_arena, take_arena
 from .faults import host_error, kernel_error
 from .host import HostFault
+from .interrupts import INTERRUPTS
 from .plan import Host, Plan, PlanInput, PlanOutput
 from .profile import Profile
 
 # Bindings kept for each executable, and idle run states for each binding.
 _BINDINGS, _STATES = 16, 4
+
+Sizes = Mapping[str, int] | tuple[int, ...] | None
+Key = tuple[int, tuple[int, ...]]  # number of threads, sizes in the plan's order
 
 
 class KernelCode(NamedTuple):
@@ -52,6 +56,9 @@ class RunState:
         self.donated = [any(o.replaces == i for o in plan.outputs) for i in range(len(plan.inputs))]
         self.refs: list[Callable[[], Any]] = [object] * len(plan.inputs)
         self.changed: list[int] = []
+        self.recyclers = [Recycler(o.shape, o.dtype) if o.replaces < 0 else None for o in bound.outputs]
+        self.arena: Arena | None = None
+        self.profile: Profile | None = None
         self._owned: list[tuple[int, int, int]] = []  # (address, end, input) of donated inputs, ascending
         frame = -(-(L.FRAME_POINTERS + bound.pointers) // 16) * 16
         bases = -(-len(bound.bases) // 16) * 16
@@ -74,6 +81,30 @@ class RunState:
         self.words[L.JOB_WORKERS] = bound.workers
         self.words[L.JOB_ALONE] = int(bound.alone)
         self.words[L.JOB_ENVIRONMENT] = workers.environment()
+        # ctypes converts these once instead of at each call.
+        self.call: tuple[Any, ...] = ctypes.c_int64(L.CALL_RUN), ctypes.c_int64(self.job), ctypes.c_int64(0)
+
+    def place(self, inputs: Sequence[Array]) -> None:
+        """Note where the inputs lie; free of charge for those of the last run."""
+        for ref, array in zip(self.refs, inputs, strict=True):
+            if ref() is not array:
+                break
+        else:
+            return
+        for i, array in enumerate(inputs):
+            if self.refs[i]() is not array:
+                self.attach(i, array)
+        if self.changed:
+            self.settle(inputs)
+
+    def equip(self, arena: Arena, profile: Profile | None) -> None:
+        """Note where temporaries and scratch lie, and where times go."""
+        bound, words = self.bound, self.words
+        base = arena.reserve(bound.memory)
+        self.arena, self.profile = arena, profile
+        self.bases[0] = base
+        words[L.JOB_SCRATCH] = base + -(-bound.arena // 128) * 128
+        words[L.JOB_PROFILE] = profile.address if profile is not None else 0
 
     def attach(self, number: int, array: Any) -> None:
         """Check input `number` and note its address.
@@ -85,9 +116,11 @@ class RunState:
         check_array(spec, "input", array, self.bound.input_shapes[number])
         if self.donated[number] and not array.flags.writeable:
             raise TracemillError(f"input {spec.name} is updated in place, but the array is read-only")
-        self.bases[self.bound.input_slot + number] = address(array)
+        slot, found = self.bound.input_slot + number, address(array)
+        if found != self.bases[slot]:
+            self.bases[slot] = found
+            self.changed.append(number)
         self.refs[number] = weakref.ref(array)
-        self.changed.append(number)
 
     def settle(self, inputs: Sequence[Array]) -> None:
         """After new inputs: refuse memory that is updated in place and also given as another input."""
@@ -158,13 +191,13 @@ class Executable:
         self._readers = [(s.input, s.axis, s.scale, s.offset) for s in plan.sizes]
         self._given = any(s.input < 0 for s in plan.sizes)
         self._lock = threading.Lock()
-        self._bounds: dict[tuple[int, ...], BoundPlan] = {}
-        self._last: tuple[tuple[int, ...], BoundPlan] | None = None
+        self._bounds: dict[Key, BoundPlan] = {}
+        self._last: tuple[Key, BoundPlan] | None = None
 
     def run(
         self,
         inputs: Sequence[Array],
-        sizes: Mapping[str, int] | None = None,
+        sizes: Sizes = None,
         out: Sequence[Array | None] | None = None,
     ) -> list[Array]:
         """Run once.
@@ -172,7 +205,7 @@ class Executable:
         Args:
             inputs: C-contiguous arrays of the plan's dtypes and shapes, in its order. Those that an output
                 replaces are updated in place.
-            sizes: values of the named sizes; by default read off the inputs' shapes.
+            sizes: values of the named sizes, or what `ordered` made of them; by default read off the inputs' shapes.
             out: for each output an array to write it to, or None for a new one.
 
         Returns:
@@ -184,25 +217,27 @@ class Executable:
             KernelError: a kernel met bad data; no donated input has been written.
         """
         bound = self._bound(inputs, sizes)
-        try:
-            state = bound.states.pop()
-        except IndexError:
-            state = RunState(bound, self.plan)
-        for i, array in enumerate(inputs):
-            if state.refs[i]() is not array:
-                state.attach(i, array)
-        if state.changed:
-            state.settle(inputs)
-        results = self._outputs(state, inputs, out)
+        states = bound.states
+        state = states.pop() if states else RunState(bound, self.plan)
+        state.place(inputs)
+        results = self._outputs(state, inputs) if out is None else self._outputs_given(state, inputs, out)
         arena = take_arena()
         try:
-            self._execute(state, arena)
+            if arena is not state.arena or arena.base != state.bases[0] or self.profile is not state.profile:
+                state.equip(arena, self.profile)
+            self._execute(state)
         finally:
             return_arena(arena)
-        # After an error or an interrupt the state is dropped: it may hold a run that is not at its end.
-        if len(bound.states) < _STATES:
-            bound.states.append(state)
+        # After an error the state is dropped: it may hold a run that is not at its end.
+        if len(states) < _STATES:
+            states.append(state)
+        if INTERRUPTS.caught is not None:
+            INTERRUPTS.show()
         return results
+
+    def ordered(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """Values of all named sizes in a form that `run` takes without looking at it again."""
+        return tuple(self._sizes_given(sizes))
 
     def peak_bytes(self, sizes: Mapping[str, int] | None = None) -> int:
         """Bytes of temporaries at given sizes (the plan's arena, without inputs and outputs).
@@ -218,28 +253,29 @@ class Executable:
 
     # Binding.
 
-    def _bound(self, inputs: Sequence[Array], sizes: Mapping[str, int] | None) -> BoundPlan:
-        count = workers.get_num_threads()
+    def _bound(self, inputs: Sequence[Array], sizes: Sizes) -> BoundPlan:
         if len(inputs) != len(self.plan.inputs):
             raise TracemillError(f"{self.plan.name} takes {len(self.plan.inputs)} inputs, got {len(inputs)}")
         if sizes is None:
-            if self._given:
-                names = ", ".join(s.name for s in self.plan.sizes if s.input < 0)
-                raise TracemillError(f"{self.plan.name} needs values for the sizes {names}")
-            try:
-                key = (count, *[(inputs[i].shape[axis] - b) // a for i, axis, a, b in self._readers])
-            except (AttributeError, IndexError):
-                key = (
-                    count,
-                    *[0] * len(self._readers),
-                )  # the check of the inputs below will say what is wrong
-                self._check_ranks(inputs)
+            values = self._sizes_read(inputs) if self._readers else ()
         else:
-            key = (count, *self._sizes_given(sizes))
+            values = sizes if isinstance(sizes, tuple) else self.ordered(sizes)
+        key = (workers.get_num_threads(), values)
         last = self._last
         if last is not None and last[0] == key:
             return last[1]
         return self._find(key, inputs)
+
+    def _sizes_read(self, inputs: Sequence[Array]) -> tuple[int, ...]:
+        """The sizes as the inputs' shapes have them."""
+        if self._given:
+            names = ", ".join(s.name for s in self.plan.sizes if s.input < 0)
+            raise TracemillError(f"{self.plan.name} needs values for the sizes {names}")
+        try:
+            return tuple([(inputs[i].shape[axis] - b) // a for i, axis, a, b in self._readers])
+        except (AttributeError, IndexError):  # the check of the inputs will say what is wrong
+            self._check_ranks(inputs)
+            return (0,) * len(self._readers)
 
     def _sizes_given(self, sizes: Mapping[str, int]) -> list[int]:
         unknown = sorted(set(sizes) - {s.name for s in self.plan.sizes})
@@ -257,11 +293,11 @@ class Executable:
             if not isinstance(array, np.ndarray) or shape is None or len(shape) != len(spec.shape):
                 check_array(spec, "input", array, spec.shape)
 
-    def _find(self, key: tuple[int, ...], inputs: Sequence[Array]) -> BoundPlan:
+    def _find(self, key: Key, inputs: Sequence[Array]) -> BoundPlan:
         with self._lock:
             bound = self._bounds.pop(key, None)
             if bound is None:
-                values = dict(zip((s.name for s in self.plan.sizes), key[1:], strict=True))
+                values = dict(zip((s.name for s in self.plan.sizes), key[1], strict=True))
                 for spec, array in zip(self.plan.inputs, inputs, strict=True):
                     shape = tuple(d if isinstance(d, int) else d.evaluate(values) for d in spec.shape)
                     check_array(spec, "input", array, shape)
@@ -275,18 +311,13 @@ class Executable:
 
     # Running.
 
-    def _outputs(
-        self, state: RunState, inputs: Sequence[Array], out: Sequence[Array | None] | None
-    ) -> list[Array]:
-        if out is not None:
-            return self._outputs_given(state, inputs, out)
+    def _outputs(self, state: RunState, inputs: Sequence[Array]) -> list[Array]:
         results = []
-        for output in state.bound.outputs:
-            if output.replaces >= 0:
+        for output, recycler in zip(state.bound.outputs, state.recyclers, strict=True):
+            if recycler is None:
                 results.append(inputs[output.replaces])
             else:
-                array = empty(output.shape, output.dtype)
-                state.bases[output.slot] = address(array)
+                array, state.bases[output.slot] = recycler.take()
                 results.append(array)
         return results
 
@@ -322,19 +353,28 @@ class Executable:
             results.append(array)
         return results
 
-    def _execute(self, state: RunState, arena: Arena) -> None:
-        bound, words = state.bound, state.words
-        base = arena.reserve(bound.memory)
-        state.bases[0] = base
-        words[L.JOB_SCRATCH] = base + -(-bound.arena // 128) * 128
-        words[L.JOB_POOL] = 0 if bound.alone else workers.pool_for(bound.workers, self._runner)
-        words[L.JOB_PROFILE] = self.profile.address if self.profile is not None else 0
-        result = self._runner(L.CALL_RUN, state.job, 0)
+    def _execute(self, state: RunState) -> None:
+        if not state.bound.alone:
+            state.words[L.JOB_POOL] = workers.pool_for(state.bound.workers, self._runner)
+        result = self._native(state)
         while result == L.AT_HOST:
             self._call_host(state)
-            result = self._runner(L.CALL_RUN, state.job, 0)
+            result = self._native(state)
         if result != L.DONE:
             raise self._failure(state)
+
+    def _native(self, state: RunState) -> int:
+        """One call of the native runner. What a signal handler raises meanwhile is kept (`interrupts`)."""
+        words = state.words
+        words[L.JOB_ANSWER] = L.NO_ANSWER
+        try:
+            return self._runner(*state.call)
+        except BaseException as error:
+            answer = words[L.JOB_ANSWER]
+            if answer == L.NO_ANSWER:
+                raise
+            INTERRUPTS.caught = error
+            return answer
 
     def _failure(self, state: RunState) -> TracemillError:
         """The error of the first worker that met one: its share is the first in the range's order."""
@@ -362,6 +402,8 @@ def check_array(spec: PlanInput | PlanOutput, role: str, array: Any, shape: tupl
     if not isinstance(array, np.ndarray):
         raise DTypeError(f"{role} {spec.name}: expected a NumPy array, got {type(array).__name__}")
     wanted = spec.dtype.numpy
+    if array.shape == shape and array.dtype == wanted and array.flags.carray:
+        return
     if array.dtype != wanted:
         raise DTypeError(f"{role} {spec.name}: expected dtype {wanted.name}, got {array.dtype.name}")
     if array.shape != shape:
@@ -369,7 +411,7 @@ def check_array(spec: PlanInput | PlanOutput, role: str, array: Any, shape: tupl
         raise ShapeError(
             f"{role} {spec.name}: expected shape {_shape(shape)}{symbolic}, got {_shape(array.shape)}"
         )
-    if not array.flags.carray and not (array.flags.c_contiguous and array.flags.aligned):
+    if not (array.flags.c_contiguous and array.flags.aligned):
         raise TracemillError(
             f"{role} {spec.name}: the array of shape {_shape(shape)} is not C-contiguous and aligned",
             hint="pass numpy.ascontiguousarray(...) of it",

@@ -15,7 +15,7 @@ with uses of `2 + levels` words (slot, byte offset, one byte stride per enclosin
 
 from __future__ import annotations
 
-VERSION = 1
+VERSION = 2
 RUNNER_SYMBOL = f"tracemill_runner_{VERSION}"
 WORD = 8
 
@@ -63,6 +63,7 @@ JOB_ENVIRONMENT = 9
 JOB_PROFILE = 10  # address of three words an entry (calls, nanoseconds waiting, working); zero: off
 JOB_ENTRY = 11  # entry of the host call a run stopped at
 JOB_START = 12  # word of the code to start at
+JOB_ANSWER = 13  # what the last call of the runner answered
 JOB_COUNTERS = 16  # loop counters to start with
 JOB_ERROR = 32  # nonzero once a kernel failed
 JOB_WORDS = 48
@@ -110,3 +111,4 @@ CALL_STOP = 2
 DONE = 0
 AT_HOST = 1
 FAILED = 2
+NO_ANSWER = -1  # what the caller writes to JOB_ANSWER first

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "frontends": {"frontends", "ir", "compiler", "runtime"},
 }
 # What frontends may use of the compiler and the runtime: the front doors.
-FRONT_DOORS = {"compiler.driver", "compiler.cache", "runtime.buffers", "runtime.workers"}
+FRONT_DOORS = {"compiler.driver", "compiler.cache", "runtime.buffers", "runtime.interrupts", "runtime.workers"}
 # A warm process must not import these; so no module on its way may do so at the top.
 HEAVY = {"numba", "networkx", "lark"}
 

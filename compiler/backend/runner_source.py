@@ -296,9 +296,10 @@ def runner(call: int, block: int, worker: int) -> int:
         if call == L.CALL_RUN:
             _leave(env, pool, count)
             if load_sync(job, L.JOB_ERROR) != 0:
-                return L.FAILED
+                result = L.FAILED
             if result == L.DONE:  # only now: until here a slow worker may not have read where to start
                 store(job, L.JOB_START, 0)
+            store(job, L.JOB_ANSWER, result)
             return result
         store_sync(mail, L.MAIL_JOB, 0)
     return L.DONE

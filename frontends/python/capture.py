@@ -34,15 +34,6 @@ def stand_in(t: Tensor) -> Tensor:
     return over(materialised(np.array(t._array("compiled function"), order="C", copy=True), t._dtype))
 
 
-class Fixed:
-    """A leaf with the same value at each call."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-
 class Copied:
     """An output that is a copy of a leaf."""
 
@@ -66,26 +57,28 @@ class Entry:
 
     Attributes:
         program: what runs, or None if nothing is computed.
-        sources: by leaf index an Argument, Cell, Hyper or Fixed.
+        fixed: by leaf index the value of constants, and of numbers as they were at the capture; else None.
+        cells, replaced: (leaf index, cell) of what is read at each call; of what an output takes the memory of.
+        hypers: (leaf index, owner) of numbers that are read at each call, if they can be.
+        arguments: (leaf index, argument number).
         copied: outputs that are copies of leaves, taken before the run.
-        donated: leaf indices whose memory an output takes.
-        hypers: numbers read at each call, with their value at the capture.
-        fallback: by leaf index the value of numbers that cannot be read again.
         written: (cell or argument number, output) for everything the function modified.
         grads: (leaf, its argument number or None, what its `.grad` becomes: an output, None or `consumed`).
         initial_grads: (leaf, its gradient at the start), where that matters.
-        results: for each returned tensor a Same, or (output, tracked, dtype); `tree` is the structure around them.
+        results: for each returned tensor a Same, or (output, whether something else has its memory, tracked, dtype);
+            `tree` is the structure around them.
     """
 
-    __slots__ = ("copied", "donated", "fallback", "grads", "hypers", "initial_grads", "program", "results", "sources",
-                 "tree", "written")
+    __slots__ = ("arguments", "cells", "copied", "fixed", "grads", "hypers", "initial_grads", "program", "replaced",
+                 "results", "tree", "written")
 
     program: Program | None
-    sources: list[Any]
+    fixed: list[Any]
+    cells: list[tuple[int, Cell]]
+    replaced: list[tuple[int, Cell]]
+    hypers: list[tuple[int, Hyper]]
+    arguments: list[tuple[int, int]]
     copied: list[Copied]
-    donated: set[int]
-    hypers: list[tuple[Hyper, Any]]
-    fallback: dict[int, Any]
     written: list[tuple[Any, Any]]
     grads: list[tuple[weakref.ref[Tensor], int | None, Any]]
     initial_grads: list[tuple[weakref.ref[Tensor], Any]]
@@ -179,11 +172,8 @@ def finish(capture: Capture, returned: list[Tensor], tree: Any, keep_grads: bool
         leaf = _leaf_of(cell)
         if argument is None and isinstance(at, int) and leaf is not None and at not in donations:
             donations[at] = leaf
-    entry.sources = [_source(v, o, arguments, constants) for v, o in zip(trace.values, trace.owners, strict=True)]
-    entry.donated = set(donations.values())
-    hypers = [(i, o) for i, o in enumerate(trace.owners) if o.__class__ is Hyper]
-    entry.hypers = [(o, trace.values[i]) for i, o in hypers]
-    entry.fallback = {i: trace.values[i] for i, _ in hypers}
+    _share(entry)
+    _leaves(entry, set(donations.values()), arguments, constants)
     entry.copied = list(outputs.copied.values())
     entry.program = None
     try:
@@ -212,7 +202,17 @@ def _result(t: Tensor, outputs: _Outputs, arguments: dict[int, Argument], consta
             return Same(t, None)
         if t is argument.tensor:
             return Same(t, argument.number)
-    return outputs.add(node_of(t)), cell.tracked, t._dtype
+    return outputs.add(node_of(t)), False, cell.tracked, t._dtype
+
+
+def _share(entry: Entry) -> None:
+    """Note which results are outputs that have gone somewhere else before."""
+    taken = {at for _, at in entry.written}
+    for i, what in enumerate(entry.results):
+        if what.__class__ is tuple:
+            at, _, tracked, dtype = what
+            entry.results[i] = at, at in taken, tracked, dtype
+            taken.add(at)
 
 
 def _written(fresh: set[int], constants: dict[int, Array]) -> list[Cell]:
@@ -238,13 +238,22 @@ def _leaf_of(cell: Cell) -> int | None:
     return last[0] if TRACE.values[last[0]] is cell.buffer else None
 
 
-def _source(value: Any, owner: Any, arguments: dict[int, Argument], constants: dict[int, Array]) -> Any:
-    if owner.__class__ is Cell:
-        argument = arguments.get(id(owner))
-        if argument is not None:
-            return argument
-        return Fixed(value) if id(owner) in constants else owner
-    return owner if owner.__class__ is Hyper else Fixed(value)
+def _leaves(entry: Entry, donated: set[int], arguments: dict[int, Argument], constants: dict[int, Array]) -> None:
+    """Note where the value of each leaf comes from."""
+    entry.fixed, entry.cells, entry.replaced, entry.hypers, entry.arguments = [], [], [], [], []
+    for index, (value, owner) in enumerate(zip(TRACE.values, TRACE.owners, strict=True)):
+        fixed = value
+        if owner.__class__ is Hyper:
+            entry.hypers.append((index, owner))
+        elif owner.__class__ is Cell:
+            argument = arguments.get(id(owner))
+            if argument is not None:
+                fixed = None
+                entry.arguments.append((index, argument.number))
+            elif id(owner) not in constants:
+                fixed = None
+                (entry.replaced if index in donated else entry.cells).append((index, owner))
+        entry.fixed.append(fixed)
 
 
 def _gradients(capture: Capture, outputs: _Outputs, arguments: dict[int, Argument],

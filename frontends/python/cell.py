@@ -104,7 +104,8 @@ def pending(node: Node, tracked: bool) -> Cell:
 def materialised(array: Array, dtype: DType, export: Any = None) -> Cell:
     """A cell over an array."""
     cell = Cell.__new__(Cell)
-    cell.type = TensorType(dtype, array.shape)
+    key = (dtype, array.shape)
+    cell.type = _types.get(key) or _type(*key)
     cell.node = None
     cell.stale = False
     cell.tracked = False
@@ -115,6 +116,17 @@ def materialised(array: Array, dtype: DType, export: Any = None) -> Cell:
     if _observer is not None:
         _observer(cell)
     return cell
+
+
+_types: dict[tuple[DType, tuple[int, ...]], TensorType] = {}
+
+
+def _type(dtype: DType, shape: tuple[int, ...]) -> TensorType:
+    """A type seen for the first time."""
+    if len(_types) > 4096:
+        _types.clear()
+    found = _types[dtype, shape] = TensorType(dtype, shape)
+    return found
 
 
 _observer: Callable[[Cell], None] | None = None

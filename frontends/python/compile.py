@@ -20,14 +20,15 @@ from typing import Any
 
 import numpy as np
 
+from ...runtime.interrupts import INTERRUPTS
 from . import stats, version
-from .capture import Argument, Capture, Copied, Entry, Fixed, Same, finish, stand_in
+from .capture import Argument, Capture, Copied, Entry, Same, finish, stand_in
 from .cell import Array, Cell, held_elsewhere, materialised, observe_materialised
 from .flush import _abandon, flush
-from .pytree import Constant, flatten, unflatten
+from .pytree import LEAF, Constant, flatten, flatten_call, unflatten
 from .registry import function
 from .tensor import Consumed, Tensor, consumed, over
-from .trace import TRACE, Hyper
+from .trace import TRACE
 
 _MAX_ENTRIES = 64
 
@@ -44,6 +45,7 @@ class CompiledFunction:
         self._fn = fn
         self._keep_grads = keep_grads
         self._entries: dict[Any, Entry | None] = {}
+        self._last: tuple[Any, Entry] | None = None
         self._outside = list(_outside_values(fn))
         self.captures = 0
 
@@ -54,23 +56,43 @@ class CompiledFunction:
         if TRACE.barrier is not None:  # inside another captured function or a loop body
             return self._fn(*args, **kwargs)
         leaves: list[Tensor] = []
-        structure = flatten((args, kwargs), leaves)
-        key = (structure, tuple([(t._cell.type.dtype, tuple(t._shape), t._cell.tracked) for t in leaves]),
-               _pattern(leaves), TRACE.grad, version.current(), tuple([Constant(read()) for read in self._outside]))
-        entry = self._entries.get(key)
-        if entry is None and key in self._entries:  # returns histories: part of the pending trace
-            return self._fn(*args, **kwargs)
+        structure = flatten_call(args, kwargs, leaves)
+        key = self._key(structure, leaves)
+        last = self._last
+        entry: Entry | None
+        if last is not None and last[0] == key:  # much cheaper than a hash of all that
+            entry = last[1]
+        else:
+            entry = self._entries.get(key)
+            if entry is None and key in self._entries:  # returns histories: part of the pending trace
+                return self._fn(*args, **kwargs)
         if TRACE.values or TRACE.pending:
             flush("compiled function")
-        if entry is None or not self._holds(entry):
-            return self._capture(key, structure, leaves)
-        return _run(entry, leaves)
+        if entry is not None:
+            values = _numbers(entry)
+            if self._holds(entry, values):
+                self._last = key, entry
+                return _run(entry, values, leaves)
+        return self._capture(key, structure, leaves)
+
+    def _key(self, structure: Any, leaves: Sequence[Tensor]) -> tuple[Any, ...]:
+        """What an entry is found by: everything that recording the function may have depended on."""
+        key = [structure, TRACE.grad, version.current()]
+        for t in leaves:
+            cell, view = t._cell, t._view
+            key += (cell.type.dtype, cell.type.shape if view is None else view.shape, cell.tracked)
+        if len(leaves) > 1:
+            key.append(_pattern(leaves))
+        if self._outside:
+            key += [Constant(read()) for read in self._outside]
+        return tuple(key)
 
     @staticmethod
-    def _holds(entry: Entry) -> bool:
+    def _holds(entry: Entry, values: Sequence[Any]) -> bool:
         """Whether what the graph was built on besides the key is still so: numbers that are zero, gradients there."""
-        for owner, value in entry.hypers:
-            if owner.read is not None and (owner.read() == 0) != (value == 0):
+        for index, _ in entry.hypers:
+            before, now = entry.fixed[index], values[index]
+            if now is not before and (now == 0) != (before == 0):
                 return False
         for ref, grad in entry.initial_grads:
             t = ref()
@@ -101,31 +123,84 @@ class CompiledFunction:
             observe_materialised(None)
         if len(self._entries) >= _MAX_ENTRIES:
             self._entries.clear()
+            self._last = None
         returned: list[Tensor] = []
         tree = flatten(result, returned)
         if any(t._cell.tracked and t._cell.stale and t._cell.node not in TRACE.freed for t in returned):
             self._entries[key] = None
             return result
         entry = self._entries[key] = finish(capture, returned, tree, self._keep_grads)
-        return _run(entry, leaves)
+        return _run(entry, _numbers(entry), leaves)
 
 
-def _pattern(leaves: Sequence[Tensor]) -> tuple[int, ...]:
-    """Which arguments share memory with an earlier one."""
-    seen: dict[int, int] = {}
-    return tuple([seen.setdefault(id(t._cell), i) for i, t in enumerate(leaves)])
+def _pattern(leaves: Sequence[Tensor]) -> tuple[int, ...] | None:
+    """Which arguments share memory with an earlier one; None if none does."""
+    cells = [t._cell for t in leaves]
+    if len(set(cells)) == len(cells):
+        return None
+    seen: dict[Cell, int] = {}
+    return tuple([seen.setdefault(cell, i) for i, cell in enumerate(cells)])
 
 
 # --- running ----------------------------------------------------------------------------------------------------------
-def _run(entry: Entry, leaves: Sequence[Tensor]) -> Any:
-    values = [_value(entry, index, source, leaves) for index, source in enumerate(entry.sources)]
-    copies = {c: np.array(values[c.index], dtype=c.dtype.numpy, order="C", copy=True) for c in entry.copied}
-    outputs = entry.program.run(values) if entry.program is not None else []
-    stats.ran()
+def _run(entry: Entry, values: list[Any], leaves: Sequence[Tensor]) -> Any:
+    """One call: values in, run, outputs to their places. An interrupt during the run waits until they are there."""
+    _fill(values, entry, leaves)
+    copies = {c: np.array(values[c.index], dtype=c.dtype.numpy, order="C", copy=True)
+              for c in entry.copied} if entry.copied else _NOTHING
+    INTERRUPTS.defer()
+    try:
+        outputs = entry.program.run(values) if entry.program is not None else []
+        values.clear()
+        stats.ran()
+        try:
+            return _settle(entry, leaves, outputs, copies)
+        except KeyboardInterrupt:  # in the middle of it: again, it does the same
+            _settle(entry, leaves, outputs, copies)
+            raise
+    finally:
+        INTERRUPTS.release()
+
+
+_NOTHING: Mapping[Copied, Array] = {}
+
+
+def _numbers(entry: Entry) -> list[Any]:
+    """The values of the graph's leaves, as far as they are numbers and constants."""
+    values = list(entry.fixed)
+    for index, hyper in entry.hypers:
+        if hyper.read is not None:
+            values[index] = hyper.read()
+    return values
+
+
+def _fill(values: list[Any], entry: Entry, leaves: Sequence[Tensor]) -> None:
+    """Add the values that are arrays."""
+    for index, cell in entry.cells:
+        values[index] = cell.buffer
+    for index, cell in entry.replaced:
+        array = cell.buffer
+        assert array is not None
+        owners = 1 + (len(cell.mates()) if cell.alias is not None else 1)
+        if (cell.export is not None and cell.exported) or held_elsewhere(array, owners):
+            array = array.copy()  # someone still reads the value that the run will overwrite
+        values[index] = array
+    for index, number in entry.arguments:
+        t = leaves[number]
+        array = t._cell.buffer if t._view is None else None
+        if array is None:
+            array = t._array("compiled function")
+        values[index] = array if array.flags.c_contiguous else np.ascontiguousarray(array)
+
+
+def _settle(entry: Entry, leaves: Sequence[Tensor], outputs: Sequence[Array], copies: Mapping[Copied, Array]) -> Any:
+    """Put the outputs of a run where they belong; the function's result."""
     for target, at in entry.written:
         array = _output(at, outputs, copies)
         if target.__class__ is int:
             _store(leaves[target], array)
+        elif target.buffer is array and target.alias is None:
+            target.version += 1
         else:
             _give(target, array)
     for ref, number, what in entry.grads:
@@ -133,24 +208,8 @@ def _run(entry: Entry, leaves: Sequence[Tensor]) -> Any:
         if t is not None:
             t._grad = None if what is None else consumed() if what is consumed else over(
                 materialised(_output(what, outputs, copies), t._dtype))
-    return unflatten(entry.tree, iter(list(_results(entry, outputs, copies, leaves))))
-
-
-def _value(entry: Entry, index: int, source: Any, leaves: Sequence[Tensor]) -> Any:
-    cls = source.__class__
-    if cls is Cell:
-        array: Array = source.buffer
-        if index in entry.donated:
-            owners = 1 + (len(source.mates()) if source.alias is not None else 1)
-            if (source.export is not None and source.exported) or held_elsewhere(array, owners):
-                return array.copy()
-        return array
-    if cls is Fixed:
-        return source.value
-    if cls is Hyper:
-        return source.read() if source.read is not None else entry.fallback[index]
-    array = leaves[source.number]._array("compiled function")
-    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+    results = [_result(what, outputs, copies, leaves) for what in entry.results]
+    return results[0] if entry.tree is LEAF else unflatten(entry.tree, iter(results))
 
 
 def _output(at: Any, outputs: Sequence[Array], copies: Mapping[Copied, Array]) -> Array:
@@ -178,21 +237,15 @@ def _store(t: Tensor, array: Array) -> None:
         t._cell.version += 1
 
 
-def _results(entry: Entry, outputs: Sequence[Array], copies: Mapping[Copied, Array],
-             leaves: Sequence[Tensor]) -> Iterator[Tensor]:
-    taken = {at for _, at in entry.written}
-    for what in entry.results:
-        if what.__class__ is Same:
-            yield what.tensor if what.number is None else leaves[what.number]
-            continue
-        at, tracked, dtype = what
-        array = _output(at, outputs, copies)
-        if at in taken:
-            array = array.copy()
-        taken.add(at)
-        made = over(materialised(array, dtype))
-        made._cell.tracked = tracked  # its history was used up inside
-        yield made
+def _result(what: Any, outputs: Sequence[Array], copies: Mapping[Copied, Array], leaves: Sequence[Tensor]) -> Tensor:
+    """A tensor that the function returned."""
+    if what.__class__ is Same:
+        return what.tensor if what.number is None else leaves[what.number]
+    at, shared, tracked, dtype = what
+    array = _output(at, outputs, copies)
+    made = over(materialised(array.copy() if shared else array, dtype))
+    made._cell.tracked = tracked  # its history was used up inside
+    return made
 
 
 # --- the public function ----------------------------------------------------------------------------------------------

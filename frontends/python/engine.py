@@ -18,14 +18,19 @@ from ...ir.interp import evaluate, exact_only
 from ...ir.node import Node
 
 Array = np.ndarray[Any, Any]
+Sizes = Any  # named sizes: a mapping, what a runner's `ordered` made of one, or None to read them off the inputs
 
 
 class Runner(Protocol):
     """A graph that can be run."""
 
-    def run(self, inputs: Sequence[Array], sizes: Mapping[str, int] | None = None,
+    def run(self, inputs: Sequence[Array], sizes: Sizes = None,
             out: Sequence[Array | None] | None = None) -> list[Array]:
         """The outputs; donated ones are the very input arrays, given ones the arrays in `out`."""
+        ...
+
+    def ordered(self, sizes: Mapping[str, int]) -> Sizes:
+        """All named sizes in the form that `run` takes fastest."""
         ...
 
 
@@ -35,7 +40,10 @@ class Interpreted:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
 
-    def run(self, inputs: Sequence[Array], sizes: Mapping[str, int] | None = None,
+    def ordered(self, sizes: Mapping[str, int]) -> Sizes:
+        return sizes
+
+    def run(self, inputs: Sequence[Array], sizes: Sizes = None,
             out: Sequence[Array | None] | None = None) -> list[Array]:
         graph = self.graph
         results = evaluate(graph, inputs, sizes)

@@ -64,10 +64,10 @@ class Template:
         self.graph: Graph
         self.order: list[int]
         self.scalars: list[tuple[int, np.dtype[Any]]]
+        self._idle: list[list[Array]]
         self._build(signature.values)
 
-    def run(self, values: Sequence[Any], sizes: Mapping[str, int] | None,
-            out: Sequence[Array | None] | None = None) -> list[Array]:
+    def run(self, values: Sequence[Any], sizes: engine.Sizes) -> list[Array]:
         """The outputs for the trace's leaf values."""
         if self.baked:
             for index, value in self.baked:
@@ -77,13 +77,15 @@ class Template:
                     self._build(values)
                     break
         inputs = [values[i] for i in self.order]
-        for at, dtype in self.scalars:
-            inputs[at] = np.array(inputs[at], dtype)
+        idle = self._idle
+        numbers = idle.pop() if idle else [np.empty((), dtype) for _, dtype in self.scalars]
+        for (at, _), number in zip(self.scalars, numbers, strict=True):
+            number[()] = inputs[at]
+            inputs[at] = number  # the same memory as at the last run: the runner has its address
         self.runs += 1
-        runner = self.runner
-        if runner is None:
-            runner = self._load(inputs)
-        return runner.run(inputs, sizes, out) if out is not None else runner.run(inputs, sizes)
+        results = (self.runner or self._load(inputs)).run(inputs, sizes)
+        idle.append(numbers)
+        return results
 
     def _load(self, inputs: Sequence[Array]) -> engine.Runner:
         if self.runs == 1 and engine.exact_only(self.graph):
@@ -98,7 +100,7 @@ class Template:
         specs: list[InputSpec] = []
         leaves: dict[Node, Node] = {}
         names: set[str] = set()
-        self.order, self.scalars = [], []
+        self.order, self.scalars, self._idle = [], [], []
         position: dict[int, int] = {}
         for n in self.inputs:
             index, owner = n.attrs.index, self.owners[n.attrs.index]
@@ -181,14 +183,24 @@ _counts: dict[str, int] = {}
 class Program:
     """A template at the sizes of one exact trace."""
 
-    __slots__ = ("sizes", "template")
+    __slots__ = ("_ordered", "_runner", "sizes", "template")
 
     def __init__(self, template: Template, sizes: dict[str, int] | None) -> None:
         self.template, self.sizes = template, sizes
+        self._runner: engine.Runner | None = None
+        self._ordered: engine.Sizes = None  # the sizes as `_runner` likes them best
 
-    def run(self, values: Sequence[Any], out: Sequence[Array | None] | None = None) -> list[Array]:
+    def run(self, values: Sequence[Any]) -> list[Array]:
         """The outputs for the trace's leaf values."""
-        return self.template.run(values, self.sizes, out)
+        template = self.template
+        if self.sizes is None:
+            return template.run(values, None)
+        runner = template.runner
+        if runner is None:
+            return template.run(values, self.sizes)
+        if runner is not self._runner:
+            self._runner, self._ordered = runner, runner.ordered(self.sizes)
+        return template.run(values, self._ordered)
 
 
 @dataclass

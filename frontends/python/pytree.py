@@ -29,6 +29,21 @@ def flatten(tree: Any, leaves: list[Tensor]) -> Any:
     return Constant(tree)
 
 
+def flatten_call(args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Tensor]) -> Any:
+    """`flatten((args, kwargs), leaves)`, quick where the arguments are tensors."""
+    row = []
+    for x in args:
+        if isinstance(x, Tensor):
+            leaves.append(x)
+            row.append(LEAF)
+        else:
+            row.append(flatten(x, leaves))
+    return (tuple, ((tuple, tuple(row)), flatten(kwargs, leaves) if kwargs else _NO_KEYWORDS))
+
+
+_NO_KEYWORDS = (dict, ())
+
+
 class Constant:
     """A value in a tree's structure; equal by type and value, or by identity if it cannot be hashed."""
 

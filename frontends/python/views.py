@@ -83,11 +83,9 @@ class View:
 
     def array(self, base: Array) -> Array:
         """The view's memory within the base's array."""
-        if base.flags.c_contiguous and self.steps and base.dtype.kind != "V":
+        if self.steps and base.flags.c_contiguous and base.size:
             size = base.itemsize
-            flat = base.reshape(-1)
-            return np.lib.stride_tricks.as_strided(
-                flat[self.offset:] if self.offset else flat, self.shape, tuple(s * size for s in self.strides))
+            return np.ndarray(self.shape, base.dtype, base, self.offset * size, tuple([s * size for s in self.strides]))
         for step in self.steps:
             base = _ARRAY[step[0]](base, *step[1:])
         return base
