@@ -11,7 +11,7 @@ from ...ir.graph import Graph
 from ...ir.node import Node
 from ..lower.contraction import has_epilogue
 from .clusters import Clusters, Group
-from .roles import CHEAP, Role, checks, cost, repeats
+from .roles import CHEAP, Role, checks, cost, joins_apart, repeats, turns
 from .shapes import common_space, fits, size
 
 
@@ -25,7 +25,10 @@ def absorb(graph: Graph, inlined: Iterable[Node], alone: Iterable[Node], max_nod
     clusters = Clusters(graph, inlined, alone)
     for node in reversed(graph.nodes):
         kind = clusters.roles[node]
-        if kind is Role.VIEW:
+        if kind is Role.VIEW and turns(node) and _wants_copy(clusters, node):
+            clusters.turn(node)
+            _start(clusters, node)
+        elif kind is Role.VIEW:
             if clusters.note_view(node):
                 _start(clusters, node)
         elif kind in (Role.LOOP, Role.REDUCTION, Role.CORE):
@@ -42,6 +45,19 @@ def _start(clusters: Clusters, node: Node) -> None:
     group = Group()
     clusters.own(node, group)
     group.outputs[node] = None
+
+
+def _wants_copy(clusters: Clusters, node: Node) -> bool:
+    """Whether a permute that turns the innermost axis is a kernel of its own.
+
+    A loop that reads through it strides through memory. In a plain loop over its elements tiles make up for that; a
+    reduction, a contraction's tile or a loop that reads elements again and again has none. For a contraction's operand
+    strides do, unless axes that lie apart are joined behind the permute.
+    """
+    groups, operand, _ = clusters.readers(node)
+    if operand and any(joins_apart(node, user) for user in clusters.graph.users[node]):
+        return True
+    return any(g.reductions or (g.core is not None and not operand) or repeated_in(clusters, node, g) for g in groups)
 
 
 def _may_join(clusters: Clusters, node: Node, group: Group, max_nodes: int) -> bool:

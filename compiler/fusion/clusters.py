@@ -68,7 +68,7 @@ class Clusters:
     """
 
     def __init__(self, graph: Graph, inlined: Iterable[Node] = (), alone: Iterable[Node] = ()) -> None:
-        self.alone = frozenset(alone)
+        self.alone = set(alone)
         self.graph = graph
         self.position = {n: i for i, n in enumerate(graph.nodes)}
         self.owner: dict[Node, Group] = {}
@@ -89,6 +89,11 @@ class Clusters:
         """Compute a node in a group."""
         group.add(node, self.roles[node])
         self.owner[node] = group
+
+    def turn(self, node: Node) -> None:
+        """Make a view a kernel of its own, which its readers read from memory."""
+        self.roles[node] = Role.LOOP
+        self.alone.add(node)
 
     def is_open(self, group: Group) -> bool:
         """Whether a group may become larger."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import enum
+from itertools import pairwise
 
 from ...ir.dims import product
 from ...ir.node import Node
 from ...ir.opdef import Kind
 from ..lower.scalars import cost as scalar_cost
+from ..lower.sizes import reshape_groups
 from ..lower.values import PHILOX_COST
 
 # A value that is computed again and again (for every row, say) may cost at most so many operations.
@@ -89,3 +91,22 @@ def repeats(node: Node, operand: Node) -> bool:
     # A broadcast behind leading axes is evaluated once a row.
     leading = node.attrs.dims == tuple(range(len(node.attrs.dims))) and x.shape == node.shape[:len(x.shape)]
     return not leading and product(x.shape) != product(node.shape)
+
+
+def turns(node: Node) -> bool:
+    """Whether a permute puts another axis innermost."""
+    if node.op.name != "permute":
+        return False
+    shape = node.inputs[0].shape
+    innermost = max((axis for axis, d in enumerate(shape) if d != 1), default=-1)
+    last = [axis for axis in node.attrs.dims if shape[axis] != 1][-1:]
+    return last not in ([], [innermost])
+
+
+def joins_apart(permute: Node, user: Node) -> bool:
+    """Whether a reshape of a permute joins axes that do not lie behind one another in the permute's operand."""
+    if user.op.name != "reshape":
+        return False
+    dims = permute.attrs.dims
+    return any(dims[b] != dims[a] + 1 for ins, _ in reshape_groups(permute.shape, user.shape)
+               for a, b in pairwise(ins))
