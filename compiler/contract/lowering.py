@@ -14,6 +14,8 @@ from numba.extending import lower_builtin
 
 from ..backend.lowering import BufferTable, Pointer, buffers_type, typed_by
 from . import primitives
+from .halo import HALO
+from .halo_llvm import emit_halo
 from .micro_llvm import emit
 from .micro_runs import parse_runs_kernel
 from .micro_runs_llvm import emit_runs
@@ -90,6 +92,9 @@ def register(name: str) -> None:
         _register_call(function, 13, pointers, lambda module: emit(module, kernel))
     elif runs := parse_runs_kernel(name):
         _register_call(function, 16, {0: 1, 3: 4, 7: 8, 10: 11}, lambda module: emit_runs(module, runs))
+    elif match := HALO.fullmatch(name):
+        dtype = match[1]
+        _register_call(function, 14, {0: 1, 3: 4}, lambda module: emit_halo(module, dtype))
     elif match := TRANSPOSE.fullmatch(name):
         dtype, side = match[1], int(match[2])
         _register_call(function, 7, {0: 1, 3: 4}, lambda module: emit_transpose(module, dtype, side))
