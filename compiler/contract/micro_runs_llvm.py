@@ -38,7 +38,7 @@ def _emit_row_loop(module: Any, kernel: RunsKernel) -> Any:
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     full, middle, tail = kernel.tile.rows, kernel.middle_rows, kernel.tile.tail_rows
     stop = builder.sub(count, _const(full - 1))
-    stops = [(full, stop), (tail, count)]
+    stops = [(full, stop), (tail, count)] if tail < full else [(tail, count)]
     if middle:
         # What is left over, in units of half a tail, is best finished by 3 + 3 + 3 instead of two full tiles,
         # by 3 + 3 instead of one, by 3 alone, by tails: small tiles wait for their own multiply-adds.
@@ -57,7 +57,7 @@ def _emit_row_loop(module: Any, kernel: RunsKernel) -> Any:
         stops = [(full, stop), (middle, builder.select(none, _const(0), count)), (tail, count)]
     at = _const(0)
     for rows, stop in stops:
-        tile = _Tile(module, kernel, rows, clamped=rows != full).function
+        tile = _Tile(module, kernel, rows, clamped=rows != full or tail == full).function
         head, body, after = (function.append_basic_block(f"{label}{rows}") for label in ("head", "body", "after"))
         before = builder.block
         builder.branch(head)

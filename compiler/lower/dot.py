@@ -190,7 +190,7 @@ class _Dot:
         spec = DotGeneral(self.core.dtype).narrowed(real(column.extent) if column else 1)
         own: tuple[Dim, ...] = ()
         if self.core.dtype.is_float:
-            tile = Tile(batch, row, (column,) if column else (), _RESULT)
+            tile = Tile(batch, (row,) if row else (), (column,) if column else (), _RESULT)
             epilogue, own = write_epilogue(kernel, tail, kernel.operands[2:], tile, self.core.dtype.compute)
             source = spec.kernel(epilogue)
             source = replace(source, source=module(source.source, (f"product of {self.core.dtype}",)))

@@ -14,11 +14,11 @@ from .source import Writer, module
 
 @dataclass(frozen=True)
 class Tile:
-    """How the kernel's axes are those of a tile: `b` counts the batch axes row-major, m is the row axis, n counts the
-    column axes row-major. `result` names the contraction's value at a point."""
+    """How the kernel's axes are those of a tile: b, m and n count the batch, row and column axes row-major. `result`
+    names the contraction's value at a point."""
 
     batch: tuple[Axis, ...]
-    row: Axis | None
+    rows: tuple[Axis, ...]
     columns: tuple[Axis, ...]
     result: str
 
@@ -43,7 +43,7 @@ def write_epilogue(kernel: Kernel, body: tuple[Instruction, ...], operands: tupl
         w.line(line)
     w.pointers(operands)
     batch = {a.name for a in tile.batch}
-    by_row = batch | ({tile.row.name} if tile.row else set())
+    by_row = batch | {a.name for a in tile.rows}
     after = _following(kernel, body, tile.result)
 
     def level(i: Instruction) -> int:
@@ -54,8 +54,11 @@ def write_epilogue(kernel: Kernel, body: tuple[Instruction, ...], operands: tupl
     for i in body:
         if level(i) == 0:
             w.instruction(i, by_name)
-    row, at = tile.row.name if tile.row else "row", tile.columns[0].name if len(tile.columns) == 1 else "at"
+    row = tile.rows[0].name if len(tile.rows) == 1 else "row"
+    at = tile.columns[0].name if len(tile.columns) == 1 else "at"
     with w.block(f"for {row} in range(m0, m1):"):
+        if len(tile.rows) > 1:
+            w.decode(row, tile.rows)
         for i in body:
             if level(i) == 1:
                 w.instruction(i, by_name)
