@@ -9,12 +9,16 @@ from __future__ import annotations
 from ...ir.dims import Dim, product
 from .emit_map import Emitted
 from .fold import BLOCK, ROWS, Accumulator, LanePass, plain_pass
-from .kernel_ir import Instruction, Kernel, Store
+from .index_maps import axis, coefficients
+from .kernel_ir import Apply, Instruction, Kernel, Load, Store
 from .lanes import LANES
 from .schedule import Pass, Schedule
 from .source import Writer, storage
 
 _ALIGN = 64
+# How many rows before it is used a row is fetched: hardware does not look from the end of a row that is still worked on
+# to the next. Measured on a layer norm of [4096, 1024]: twice as fast.
+ROWS_AHEAD = 2
 
 
 def emit_rows(kernel: Kernel, sinks: tuple[Accumulator, ...] = ()) -> Emitted:
@@ -39,6 +43,8 @@ class _Rows:
         self.columnwise = [a for a in sinks if a.reduce.fold == "kept"]
         self.totals = [a for a in sinks if a.reduce.fold == "all"]
         self.accumulators = {i: Accumulator(i, kernel) for s in self.schedule.stages for i in s.work.reduces}
+        passes = [s.work for s in self.schedule.stages if s.work.reduces]
+        self.longest = max(passes, key=lambda p: sum(i.cost for i in p.body if isinstance(i, Apply)), default=None)
         # Where nothing belongs to a row as a whole, blocks of columns are shared between threads as well.
         self.strips = bool(sinks) and len(kernel.reduced) == 1 and not self.accumulators and all(
             i in self.schedule.full for i in kernel.body if isinstance(i, Store))
@@ -135,6 +141,21 @@ class _Rows:
         for name, lane in zip(a.partials, a.block, strict=True):
             self.w.line(f"{name}[{place}] = {lane}")
 
+    def _fetch(self, base: str) -> None:
+        """Bring near what lies some rows below position `base`, of every operand that is read row after row."""
+        if len(self.kernel.kept) != 1 or len(self.kernel.reduced) != 1:
+            return
+        row, column = self.kernel.kept[0].name, self.kernel.reduced[0].name
+        done: set[str] = set()
+        for i in self.kernel.body:
+            if not isinstance(i, Load) or self.kernel.axes[i] != {row, column} or i.guard or i.operand in done:
+                continue
+            strides = coefficients(i.address)
+            if strides.get((column,)) == 1 and strides.get((row,), 1) != 1:
+                done.add(i.operand)
+                place = i.address + strides[(row,)] * ROWS_AHEAD - axis(column) + axis(base)
+                self.w.line(f"prefetch({i.operand}, {self.w.expression(place)})")
+
     # -- a row ----------------------------------------------------------------------------------------------------
 
     def _row(self) -> None:
@@ -158,7 +179,11 @@ class _Rows:
                 slot = lane if self.strips else f"corner + {lane}"
                 a.step(w, a.lane(slot), f"row * {length} + {at}")
 
-        lanes = LanePass(w, self.kernel.reduced, body)
+        def ahead(base: str) -> None:
+            if work is self.longest:
+                self._fetch(base)
+
+        lanes = LanePass(w, self.kernel.reduced, body, ahead)
         if self.strips:
             if totals:
                 lanes.run("left", "right")

@@ -113,10 +113,12 @@ class LanePass:
     Args:
         axes: the columns, outermost first.
         body: writes what happens at one point, given the texts of its flat position and of its lane.
+        ahead: writes what happens before each sixteen lanes, given the position of the first.
     """
 
-    def __init__(self, w: Writer, axes: tuple[Axis, ...], body: Callable[[str, str], None]) -> None:
-        self.w, self.axes, self._body = w, axes, body
+    def __init__(self, w: Writer, axes: tuple[Axis, ...], body: Callable[[str, str], None],
+                 ahead: Callable[[str], None] = lambda at: None) -> None:
+        self.w, self.axes, self._body, self._ahead = w, axes, body, ahead
 
     def run(self, first: str, stop: str) -> None:
         """The loops; `first` is a multiple of 16."""
@@ -128,9 +130,11 @@ class LanePass:
     def _single(self, first: str, stop: str) -> None:
         w, name = self.w, self.axes[0].name
         w.line(f"tail = {stop} - {stop} % {LANES}")
-        with w.block(f"for base in range({first}, tail, {LANES}):"), w.block(f"for lane in range({LANES}):"):
-            w.line(f"{name} = base + lane")
-            self._body(name, "lane")
+        with w.block(f"for base in range({first}, tail, {LANES}):"):
+            self._ahead("base")
+            with w.block(f"for lane in range({LANES}):"):
+                w.line(f"{name} = base + lane")
+                self._body(name, "lane")
         with w.block(f"if tail < {stop}:"), w.block(f"for lane in range({LANES}):"):
             w.line(f"{name} = tail + lane")
             with w.block(f"if {name} < {stop}:"):

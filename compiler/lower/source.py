@@ -11,7 +11,7 @@ from ...ir.dtypes import DType
 from ..backend import intrinsics
 from ..kernel import STATUS_INDEX, KernelSource
 from ..mathlib import FUNCTIONS
-from . import helpers, lanes
+from . import helpers, lanes, memory
 from .index_maps import coefficients, is_size
 from .kernel_ir import Apply, Axis, Bound, Check, Index, Instruction, Kernel, Load, Operand, Store
 from .scalars import literal
@@ -162,6 +162,8 @@ def module(body: str, comments: Iterable[str] = ()) -> str:
             homes.setdefault("lower.helpers", []).append(name)
         elif name in lanes.__all__:
             homes.setdefault("lower.lanes", []).append(name)
+        elif name in memory.__all__:
+            homes.setdefault("lower.memory", []).append(name)
         elif name.startswith("tm_"):
             _, operator, dtype = name.split("_")
             python = FUNCTIONS[operator, dtype].python

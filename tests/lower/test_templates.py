@@ -381,6 +381,16 @@ def test_gradients_of_a_layer_norm_are_one_pass(n: int, columns: int) -> None:
         np.testing.assert_allclose(value, want, rtol=2e-4, atol=2e-5)
 
 
+def test_rows_are_fetched_ahead() -> None:
+    """In the longest pass of a kernel, every operand that is read row after row; not what all rows share."""
+    x, g, w = inputs((f32, (sym("N"), sym("C"))), (f32, (sym("N"), sym("C"))), (f32, (sym("C"),)))
+    y = b.mul(softmax(b.add(x, g)), b.broadcast(w, shape=x.shape, dims=(1,)))
+    source = lower(fused([y], x, g, w)).launches[0].kernel.source
+    fetched = [line.strip() for line in source.splitlines() if "prefetch(" in line]
+    assert [line[:12] for line in fetched] == ["prefetch(x0,", "prefetch(x1,"]
+    assert all("i0" in line and "base" in line for line in fetched)
+
+
 @pytest.mark.parametrize(("n", "columns"), [(1, 3), (130, 16), (65, 4100)])
 def test_stages_of_columns_are_passes(n: int, columns: int) -> None:
     """Batch norm over rows: mean, variance, result; each pass reads the values of the fold before it."""
