@@ -63,23 +63,40 @@ def _lower_select(context: Any, builder: Any, signature: Any, arguments: Any) ->
     return builder.select(condition, if_true, if_false)
 
 
-@type_callable(primitives.horner)
-def _type_horner(context: Any) -> Callable[..., Any]:
-    def resolve(x: Any, coefficients: Any) -> Any:
-        same = isinstance(coefficients, types.UniTuple) and coefficients.dtype == x
-        return x if same else None
+class _Emitted:
+    """Arithmetic on an LLVM value, so that a primitive's own Python text emits its code."""
 
-    return resolve
+    def __init__(self, builder: Any, value: Any) -> None:
+        self.builder, self.value = builder, value
+
+    def __add__(self, other: _Emitted) -> _Emitted:
+        return _Emitted(self.builder, self.builder.fadd(self.value, other.value))
+
+    def __mul__(self, other: _Emitted) -> _Emitted:
+        return _Emitted(self.builder, self.builder.fmul(self.value, other.value))
 
 
-@lower_builtin(primitives.horner, types.Float, types.UniTuple)
-def _lower_horner(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    x, coefficients = arguments
-    last = signature.args[1].count - 1
-    result = builder.extract_value(coefficients, last)
-    for power in range(last - 1, -1, -1):
-        result = builder.fadd(builder.fmul(result, x), builder.extract_value(coefficients, power))
-    return result
+def _polynomial(function: Callable[..., Any]) -> None:
+    """Register a primitive that evaluates a polynomial: x and a tuple of coefficients of x's type."""
+
+    @type_callable(function)
+    def typer(context: Any) -> Callable[..., Any]:
+        def resolve(x: Any, coefficients: Any) -> Any:
+            same = isinstance(coefficients, types.UniTuple) and coefficients.dtype == x
+            return x if same else None
+
+        return resolve
+
+    @lower_builtin(function, types.Float, types.UniTuple)
+    def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        x, coefficients = arguments
+        count = signature.args[1].count
+        values = tuple(_Emitted(builder, builder.extract_value(coefficients, i)) for i in range(count))
+        return function(_Emitted(builder, x), values).value
+
+
+_polynomial(primitives.horner)
+_polynomial(primitives.polynomial)
 
 
 def _unary_intrinsic(function: Callable[..., Any], name: str) -> None:

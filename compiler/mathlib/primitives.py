@@ -4,8 +4,8 @@ Each is an ordinary Python function on NumPy scalars, and each has a Numba lower
 instructions (`lowering.py`), so that the functions built on them give the same bits in plain Python and in a
 kernel.
 
-`select` and `horner` could be written in plain Python too; as primitives they cost the compiler one statement
-instead of a diamond of blocks or a chain of named constants, and `select` never becomes a branch.
+`select`, `horner` and `polynomial` could be written in plain Python too; as primitives they cost the compiler one
+statement instead of a diamond of blocks or a chain of named constants, and `select` never becomes a branch.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ Value = TypeVar("Value")
 Float = Any
 # A NumPy integer scalar or a Python int.
 Integer = Any
+
+# Terms after the constant from which on a polynomial is split in two chains.
+_SPLIT = 4
 
 
 def f32_bits(x: Float) -> Integer:
@@ -52,6 +55,20 @@ def horner(x: Float, coefficients: tuple[Float, ...]) -> Float:
     for coefficient in coefficients[-2::-1]:
         result = result * x + coefficient
     return result
+
+
+def polynomial(x: Float, coefficients: tuple[Float, ...]) -> Float:
+    """The polynomial with these coefficients, lowest power first, each step rounded.
+
+    Half the latency of Horner's rule: all but the constant term is split in even and odd powers, whose chains a CPU
+    runs side by side (Knuth, The Art of Computer Programming, section 4.6.4). The constant is added last, so that a
+    small rest leaves it its accuracy.
+    """
+    first, rest = coefficients[0], coefficients[1:]
+    if len(rest) < _SPLIT:
+        return horner(x, coefficients)
+    square = x * x
+    return first + x * (horner(square, rest[0::2]) + x * horner(square, rest[1::2]))
 
 
 def sqrt_f32(x: Float) -> Float:
@@ -90,6 +107,6 @@ def copysign(magnitude: Float, sign: Float) -> Float:
 
 
 PRIMITIVES = (
-    f32_bits, bits_f32, f64_bits, bits_f64, select, horner, copysign,
+    f32_bits, bits_f32, f64_bits, bits_f64, select, horner, polynomial, copysign,
     sqrt_f32, sqrt_f64, floor, ceil, trunc, rint,
 )  # fmt: skip

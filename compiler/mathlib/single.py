@@ -19,7 +19,7 @@ from .primitives import (
     copysign,
     f32_bits,
     floor,
-    horner,
+    polynomial,
     rint,
     select,
     sqrt_f32,
@@ -70,7 +70,7 @@ def exp_parts_f32(x: Float) -> tuple[Float, Float, Integer]:
     shifted = x * LOG2_E_F32 + ROUND_F32
     k = shifted - ROUND_F32
     r = (x - k * LN2_HIGH_F32) - k * LN2_LOW_F32
-    tail = r + r * r * horner(r, EXP_F32)
+    tail = r + r * r * polynomial(r, EXP_F32)
     p = ONE_F32 + tail
     return p, (ONE_F32 - p) + tail, f32_bits(shifted) - 0x4B400000
 
@@ -86,7 +86,7 @@ def tm_exp2_f32(x: Float) -> Float:
     x = clamp_f32(x, EXP2_MIN_F32, EXP2_MAX_F32)
     shifted = x + ROUND_F32
     r = x - (shifted - ROUND_F32)
-    return scale_f32(ONE_F32 + r * horner(r, EXP2_F32), f32_bits(shifted) - 0x4B400000)
+    return scale_f32(ONE_F32 + r * polynomial(r, EXP2_F32), f32_bits(shifted) - 0x4B400000)
 
 
 def tm_log_f32(x: Float) -> Float:
@@ -98,7 +98,7 @@ def tm_log_f32(x: Float) -> Float:
     f = bits_f32(bits - (n << 23)) - ONE_F32
     k = np.float32(np.int32(n)) - select(subnormal, np.float32(23.0), ZERO_F32)
     square = f * f
-    tail = k * LN2_LOW_F32 + (square * f * horner(f, LOG_F32) - HALF_F32 * square)
+    tail = k * LN2_LOW_F32 + (square * f * polynomial(f, LOG_F32) - HALF_F32 * square)
     result = k * LN2_HIGH_F32 + (f + tail)
     result = select(x < INFINITY_F32, result, x)
     return select(x > ZERO_F32, result, select(x == ZERO_F32, -INFINITY_F32, NAN_F32))
@@ -123,7 +123,7 @@ def tm_tanh_f32(x: Float) -> Float:
     """The hyperbolic tangent."""
     a = abs(x)
     square = a * a
-    small = a + a * square * horner(square, TANH_F32)
+    small = a + a * square * polynomial(square, TANH_F32)
     a = select(a > TANH_LIMIT_F32, TANH_LIMIT_F32, a)
     p, _, n = exp_parts_f32(a + a)
     large = ONE_F32 - TWO_F32 / (ONE_F32 + p * bits_f32((n + 127) << 23))
@@ -134,9 +134,9 @@ def tm_erf_f32(x: Float) -> Float:
     """The error function."""
     a = abs(x)
     square = a * a
-    small = a + a * horner(square, ERF_SMALL_F32)
+    small = a + a * polynomial(square, ERF_SMALL_F32)
     a = select(a > ERF_LIMIT_F32, ERF_LIMIT_F32, a)
-    p, _, n = exp_parts_f32(-horner(a, ERF_LARGE_F32))
+    p, _, n = exp_parts_f32(-polynomial(a, ERF_LARGE_F32))
     large = ONE_F32 - p * bits_f32((n + 127) << 23)
     return copysign(select(a < ERF_SMALL_LIMIT_F32, small, large), x)
 
