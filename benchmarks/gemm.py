@@ -56,9 +56,19 @@ class Case:
         return (*self.batch, *a), (*self.batch, *b)
 
     def operands(self) -> tuple[Any, Any]:
-        """Random operands as they are stored."""
+        """Random operands as they are stored, on cache lines of their own like every framework's tensors."""
         rng = np.random.default_rng(0)
-        return tuple(rng.standard_normal(shape, dtype=np.float32) for shape in self.shapes)  # type: ignore[return-value]
+        a, b = (aligned(shape) for shape in self.shapes)
+        for x in (a, b):
+            rng.standard_normal(out=x, dtype=np.float32)
+        return a, b
+
+
+def aligned(shape: tuple[int, ...]) -> Any:
+    """A new float32 array that begins on a cache line."""
+    raw = np.empty(4 * prod(shape) + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + 4 * prod(shape)].view(np.float32).reshape(shape)
 
 
 CASES = (
@@ -129,7 +139,7 @@ def with_tracemill(threads: int) -> Callable[[Case], tuple[Callable[[], object],
         source = f"graph (%a: f32[{text[0]}], %b: f32[{text[1]}]) {{ %0 = dot(%a, %b) {{{shown}}} : f32[{shape}] "
         compiled = compile_graph(parse_graph(source + "return y = %0 }"))
         inputs = list(case.operands())
-        out = np.empty((*case.batch, case.m, case.n), np.float32)
+        out = aligned((*case.batch, case.m, case.n))
         return lambda: compiled.run(inputs, None, [out]), lambda: out
 
     return prepare
@@ -142,7 +152,7 @@ def with_numpy(_: int) -> Callable[[Case], tuple[Callable[[], object], Callable[
         a, b = case.operands()
         a = a.swapaxes(-1, -2) if case.layout[0] == "t" else a
         b = b.swapaxes(-1, -2) if case.layout[1] == "t" else b
-        out = np.empty((*case.batch, case.m, case.n), np.float32)
+        out = aligned((*case.batch, case.m, case.n))
         return lambda: np.matmul(a, b, out=out), lambda: out
 
     return prepare

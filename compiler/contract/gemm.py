@@ -2,7 +2,7 @@
 
 Floats go through the register-tiled micro-kernel: A is never packed (its elements are broadcast where they
 lie), B is read in place where a full block of columns is contiguous, else transposed into a panel in scratch.
-k is cut in blocks of `K_BLOCK`; partial sums return to the same accumulators, so every output is one chain of
+k is cut in blocks; partial sums return to the same accumulators, so every output is one chain of
 fused multiply-adds in ascending k on every path. What becomes of finished tiles is the business of a linked
 epilogue, so that one kernel serves every product of a dtype. Integers use plain loops and wrap like their
 dtype.
@@ -19,7 +19,14 @@ from ..kernel import KernelSource
 from .text import Epilogue, call_epilogue, extent_loads, fill, load, storage
 from .tiles import MicroKernel, TileShape, tile_shape
 
-K_BLOCK = 512
+# Bytes of a panel of B (of one that is read once: it should not leave the first-level cache), and the most
+# steps of k in one.
+_PANEL_BYTES, _PANEL_BYTES_OF_ONE_ROW, _MOST_STEPS = 1 << 16, 1 << 15, 512
+# B is packed although it could be read in place where its rows lie a multiple of so many bytes apart (they
+# would share few sets of the caches) and so many rows of A will read it: 395 against 460 GFLOP/s for 1024³.
+_CROWDED_BYTES, _CROWDED_ROWS = 2048, 192
+# Vectors in the tile of a product with one row: as many accumulators as hide the latency of their additions.
+_VECTORS_OF_ONE_ROW = 8
 # Row tiles finished before the column block's epilogue runs: few where one k block suffices (the results stay
 # in the first-level cache), many where the panel is packed again for every pass over the rows.
 _CHUNK_ONE_BLOCK = 8
@@ -63,11 +70,16 @@ class DotGeneral:
     dtype: DType
     tile: TileShape | None = None
 
-    def narrowed(self, n: Dim) -> DotGeneral:
-        """This product for a right operand known to be `n` columns wide: tiles one vector wide if that holds it."""
-        if not self.dtype.is_float or not isinstance(n, int) or n > self._tile.lanes:
+    def shaped(self, m: Dim, n: Dim) -> DotGeneral:
+        """This product for operands known to be so long: narrow tiles for few columns, long ones for a single row."""
+        if not self.dtype.is_float:
             return self
-        return replace(self, tile=tile_shape(self.dtype.compute, vectors=1))
+        lanes = self._tile.lanes
+        if isinstance(n, int) and n <= lanes:
+            return replace(self, tile=tile_shape(self.dtype.compute, vectors=1))
+        if m == 1:
+            return replace(self, tile=TileShape(1, _VECTORS_OF_ONE_ROW, lanes, 1))
+        return self
 
     def extents(
         self, sizes: tuple[Dim, Dim, Dim], a: tuple[Dim, Dim], b: tuple[Dim, Dim], batch: Sequence[BatchAxis] = (),
@@ -125,11 +137,16 @@ class DotGeneral:
     def _tile(self) -> TileShape:
         return self.tile or tile_shape(self.dtype.compute)
 
+    @property
+    def _k_block(self) -> int:
+        panel = _PANEL_BYTES if self._tile.rows > 1 else _PANEL_BYTES_OF_ONE_ROW
+        return min(_MOST_STEPS, panel // (self._tile.columns * self.dtype.compute.itemsize))
+
     def _areas(self) -> tuple[int, int, int]:
         """Bytes of the B panel, the accumulators and (sixteen-bit floats) the widened A rows."""
         tile, size = self._tile, self.dtype.compute.itemsize
-        widened = tile.rows * K_BLOCK * size if self._narrow else 0
-        return K_BLOCK * tile.columns * size, _CHUNK_BLOCKS * tile.rows * tile.columns * size, widened
+        widened = tile.rows * self._k_block * size if self._narrow else 0
+        return self._k_block * tile.columns * size, _CHUNK_BLOCKS * tile.rows * tile.columns * size, widened
 
     @property
     def _narrow(self) -> bool:
@@ -144,7 +161,7 @@ class DotGeneral:
             _FLOAT,
             rows=tile.rows,
             columns=tile.columns,
-            k_block=K_BLOCK,
+            k_block=self._k_block,
             chunk_one=_CHUNK_ONE_BLOCK,
             chunk_many=_CHUNK_BLOCKS,
             a_pointer=f"a = {pointer}(buffers, 1)",
@@ -166,11 +183,14 @@ class DotGeneral:
         tile = self._tile
         if self._narrow:
             element = load(self.dtype, "b", "b_base + (k0 + k) * b_k + (n0 + j) * b_n")
-            return fill(_WIDEN_B, columns=tile.columns, k_block=K_BLOCK, element=element)
+            return fill(_WIDEN_B, columns=tile.columns, k_block=self._k_block, element=element)
         return fill(
             _CHOOSE_B,
             columns=tile.columns,
-            k_block=K_BLOCK,
+            k_block=self._k_block,
+            size=self.dtype.itemsize,
+            crowded_bytes=_CROWDED_BYTES,
+            crowded_rows=_CROWDED_ROWS,
             pack=f"pack_{self.dtype}_{tile.columns}x{tile.lanes}",
         )
 
@@ -180,7 +200,7 @@ class DotGeneral:
         call = MicroKernel(self.dtype.compute.name, tile).name
         if self._narrow:
             element = load(self.dtype, "a", "a_base + (m + i) * a_m + (k0 + k) * a_k")
-            return fill(_WIDENED_ROWS, call=call, rows=tile.rows, k_block=K_BLOCK, element=element)
+            return fill(_WIDENED_ROWS, call=call, rows=tile.rows, k_block=self._k_block, element=element)
         return (
             f"{call}(out, out_at, out_row, a, a_base + m0 * a_m + k0 * a_k, a_m, a_k, "
             "source, source_at, source_k, depth, m1 - m0, resume)"
@@ -259,10 +279,11 @@ while axis > {len(_EXTENTS)}:
     c_base += index * extents[axis + 3]
 """
 
-# B's block: where it lies if its rows are contiguous and a full tile wide, else packed as rows of a panel. A
-# panel that holds all of k serves all chunks of its strip.
+# B's block: where it lies if its rows are contiguous, a full tile wide and not crowded, else packed as rows of a
+# panel. A panel that holds all of k serves all chunks of its strip.
 _CHOOSE_B = """
-in_place = b_n == 1 and width == $columns
+crowded = size_m >= $crowded_rows and urem(b_k * $size, $crowded_bytes) == 0
+in_place = b_n == 1 and width == $columns and not crowded
 if not in_place and (packed != strip or size_k > $k_block):
     $pack(panel, 0, b, b_base + k0 * b_k + n0 * b_n, b_k, b_n, depth, width)
     packed = strip

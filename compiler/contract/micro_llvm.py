@@ -50,12 +50,14 @@ def _arguments(kernel: MicroKernel) -> list[Any]:
 
 def _emit_row_loop(module: Any, kernel: MicroKernel) -> Any:
     full = _Tile(module, kernel, kernel.tile.rows, clamped=False).function
-    tail = _Tile(module, kernel, kernel.tile.tail_rows, clamped=True).function
+    tiles = [(full, kernel.tile.rows)]
+    if kernel.tile.rows > 1:
+        tiles.append((_Tile(module, kernel, kernel.tile.tail_rows, clamped=True).function, kernel.tile.tail_rows))
     function = internal_function(module, kernel.name, _arguments(kernel))
     c, c_row, a, a_row, *operands, depth, count, resume = function.args
     at = _const(0)
     builder = ir.IRBuilder(function.append_basic_block("entry"))
-    for tile, rows in ((full, kernel.tile.rows), (tail, kernel.tile.tail_rows)):
+    for tile, rows in tiles:
         head, body, after = (function.append_basic_block(f"{label}{rows}") for label in ("head", "body", "after"))
         before = builder.block
         builder.branch(head)

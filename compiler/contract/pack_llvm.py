@@ -41,7 +41,11 @@ def emit_transpose(module: Any, dtype: str, side: int) -> Any:
 
 
 def _square(builder: Any, dtype: str, side: int, dst: Any, dst_row: Any, src: Any, src_row: Any) -> None:
-    """One side × side transpose in registers: loads, log2(side) rounds of interleaving, stores."""
+    """One side × side transpose in registers: loads, log2(side) rounds of exchanges, stores.
+
+    The first rounds exchange within the 16 bytes of a vector's lanes (unpack instructions), the others exchange
+    lanes (one shuffle each): no round needs a table of indices.
+    """
     scalar, align = scalar_type(dtype)
     vector = ir.VectorType(scalar, side)
 
@@ -52,14 +56,54 @@ def _square(builder: Any, dtype: str, side: int, dst: Any, dst_row: Any, src: An
     for i in range(side):
         rows.append(builder.load(at(src, src_row, i)))
         rows[-1].align = align
-    low, high = ([lane // 2 + side * (lane % 2) + shift for lane in range(side)] for shift in (0, side // 2))
-    masks = [ir.Constant(ir.VectorType(_I32, side), lanes) for lanes in (low, high)]
-    # Interleaving row i with row i + side/2 moves one bit of the row number into the lane number; after
-    # log2(side) rounds rows and lanes have changed places.
-    for _ in range(side.bit_length() - 1):
-        rows = [builder.shuffle_vector(rows[i], rows[i + side // 2], mask) for i in range(side // 2) for mask in masks]
-    for i, value in enumerate(rows):
+    lane = min(side, 16 // align)
+    unit = 1
+    while unit < lane:
+        exchanged = []
+        for base in range(0, side, 2 * unit):
+            for i in range(base, base + unit):
+                exchanged += _exchange(builder, rows[i], rows[i + unit], _unpacked(side, lane, unit))
+        rows, unit = exchanged, 2 * unit
+    groups = [rows[i : i + lane] for i in range(0, side, lane)]
+    columns = [value for group in _lanes_apart(builder, groups, _every_other(side, lane)) for value in group]
+    for i, value in enumerate(columns):
         builder.store(value, at(dst, dst_row, i)).align = align
+
+
+Masks = tuple[list[int], list[int]]
+
+
+def _unpacked(side: int, lane: int, unit: int) -> Masks:
+    """Shuffles that interleave the units of the lower, and of the upper, half of each lane of two vectors."""
+    masks: list[list[int]] = []
+    for half in (0, lane // 2):
+        starts = [base + half + u for base in range(0, side, lane) for u in range(0, lane // 2, unit)]
+        masks.append([start + of + j for start in starts for of in (0, side) for j in range(unit)])
+    return masks[0], masks[1]
+
+
+def _every_other(side: int, lane: int) -> Masks:
+    """Shuffles that take the even, and the odd, lanes of two vectors."""
+    even = [start + j for start in range(0, 2 * side, 2 * lane) for j in range(lane)]
+    return even, [i + lane for i in even]
+
+
+def _exchange(builder: Any, a: Any, b: Any, masks: Masks) -> list[Any]:
+    kind = ir.VectorType(_I32, a.type.count)
+    return [builder.shuffle_vector(a, b, ir.Constant(kind, mask)) for mask in masks]
+
+
+def _lanes_apart(builder: Any, groups: list[list[Any]], masks: Masks) -> list[list[Any]]:
+    """Groups by rows to groups by lanes: result i holds lane i of every group, in the groups' order."""
+    if len(groups) == 1:
+        return groups
+    even, odd = [], []
+    for first, second in zip(groups[::2], groups[1::2], strict=True):
+        pairs = [_exchange(builder, a, b, masks) for a, b in zip(first, second, strict=True)]
+        even.append([pair[0] for pair in pairs])
+        odd.append([pair[1] for pair in pairs])
+    halves = _lanes_apart(builder, even, masks), _lanes_apart(builder, odd, masks)
+    return [group for pair in zip(*halves, strict=True) for group in pair]
 
 
 def emit_pack(module: Any, dtype: str, columns: int, lanes: int) -> Any:

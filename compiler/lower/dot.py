@@ -181,13 +181,15 @@ class _Dot:
         rows = [x for x in kernel.kept if a.stride(x) != 0 and b.stride(x) == 0]
         columns = [x for x in kernel.kept if b.stride(x) != 0 and a.stride(x) == 0]
         row, column = rows[-1] if rows else None, columns[-1] if columns else None
+        if row is not None and column is None and self.core.dtype.is_float:  # vectors run along columns: make them so
+            (left, right), (a, b), (row, column) = (right, left), (b, a), (None, row)
         batch = tuple(x for x in kernel.kept if x not in (row, column))
         depth = kernel.reduced[0] if kernel.reduced else None
         tail = kernel.body[4:]
         plain = self._plain(tail)
         store = None if plain is None else _Side(a.slot, 1, plain.address)
         c = None if store is None else Strides(store.stride(row), store.stride(column), tuple(map(store.stride, batch)))
-        spec = DotGeneral(self.core.dtype).narrowed(real(column.extent) if column else 1)
+        spec = DotGeneral(self.core.dtype).shaped(row.extent if row else 1, column.extent if column else 1)
         own: tuple[Dim, ...] = ()
         if self.core.dtype.is_float:
             tile = Tile(batch, (row,) if row else (), (column,) if column else (), _RESULT)

@@ -244,10 +244,22 @@ def test_one_kernel_serves_every_epilogue():
     assert DotGeneral(dtypes.f32).kernel(Epilogue(BIAS_RELU, 2)).source == sources[dtypes.f32]
 
 
-@pytest.mark.parametrize("m,k,n", [(1, 1, 1), (29, 20, 10), (13, 40, 16), (5, 7, 3)])
-def test_narrow_results(launch, m, k, n):
+@pytest.mark.parametrize("m,k,n", [(1, 1, 1), (29, 20, 10), (13, 40, 16), (5, 7, 3), (1, 30, 40), (1, 200, 300)])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_tiles_for_few_columns_and_for_one_row(launch, m, k, n, transposed):
     rng = np.random.default_rng(6)
     a, b = random(rng, dtypes.f32, m, k), random(rng, dtypes.f32, n, k).T
-    wide, thin = DotGeneral(dtypes.f32), DotGeneral(dtypes.f32).narrowed(n)
-    np.testing.assert_array_equal(run(launch, thin, a, b, shares=2), run(launch, wide, a, b))
-    assert wide.narrowed(1000) is wide and wide.narrowed(sym("B")) is wide
+    b = b if transposed else np.ascontiguousarray(b)
+    spec = DotGeneral(dtypes.f32)
+    shaped = spec.shaped(m, n)
+    assert shaped.tile is not None
+    np.testing.assert_array_equal(run(launch, shaped, a, b, shares=2), run(launch, spec, a, b))
+    assert spec.shaped(2, 1000) is spec and spec.shaped(sym("B"), sym("B")) is spec
+
+
+def test_crowded_columns_are_packed(launcher):
+    rng = np.random.default_rng(7)
+    a, wide = random(rng, dtypes.f32, 200, 30), random(rng, dtypes.f32, 30, 512)
+    spec, launch = DotGeneral(dtypes.f32), launcher("compiled")
+    crowded = run(launch, spec, a, wide[:, :64])
+    np.testing.assert_array_equal(crowded, run(launch, spec, a, np.ascontiguousarray(wide[:, :64])))

@@ -7,7 +7,7 @@ import pytest
 from tracemill.compiler.backend import intrinsics
 from tracemill.compiler.contract.primitives import primitive
 from tracemill.compiler.contract.softfma import fma_f32, fma_f64
-from tracemill.compiler.contract.text import fill, inline_call
+from tracemill.compiler.contract.text import fill
 from tracemill.compiler.contract.tiles import MicroKernel, TileShape, parse_micro_kernel, tile_shape
 from tracemill.ir import dtypes
 
@@ -46,12 +46,3 @@ def test_names_of_micro_kernels():
 def test_fill_indents_blocks_and_drops_empty_ones():
     text = fill("def f():\n    $body\n    $nothing\n    return ${name}_1", body="a = 1\nb = 2", nothing="", name="x")
     assert text == "def f():\n    a = 1\n    b = 2\n    return x_1\n"
-
-
-def test_inlined_functions_keep_their_names_apart():
-    text = inline_call("def f(a, n):\n    for i in range(n):\n        a[i] = i + k", {"a": "y", "n": "m + 1"})
-    assert text == "e_a = y\ne_n = m + 1\nfor e_i in range(e_n):\n    e_a[e_i] = e_i + k"
-    with pytest.raises(ValueError, match="must not return"):
-        inline_call("def f(a):\n    return a", {"a": "x"})
-    with pytest.raises(ValueError, match="one function"):
-        inline_call("def f(b):\n    pass", {"a": "x"})
