@@ -190,7 +190,7 @@ def finish(capture: Capture, returned: list[Tensor], tree: Any, keep_grads: bool
         pending = ref()
         if pending is not None and pending.buffer is not None:
             pending.stale = False
-    _close([])
+    _close()
     return entry
 
 

@@ -8,24 +8,51 @@ the run has succeeded: after an error every cell holds what it held before.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ...ir.errors import CaptureError, TracemillError
 from ...ir.node import Node
+from ...runtime.interrupts import INTERRUPTS
 from . import stats
 from .cell import Array, Cell, held_elsewhere
 from .place import here
 from .program import Program, Signature, find_program
 from .trace import TRACE, lost
 
-_programs: dict[Any, Program] = {}
-_PROGRAM_LIMIT = 4096
+Donors = tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How the values of a flush come about: made once for each key.
+
+    Attributes:
+        program: computes what is not a leaf; None if everything is.
+        donated: leaves whose memory an output takes.
+        places: for each held cell the number of its output, or None for the copy of a leaf, and whether it must be
+            a copy because another cell has that array.
+        residuals: (node, number of its output) of values that later gradients read.
+    """
+
+    program: Program | None
+    donated: tuple[int, ...]
+    places: tuple[tuple[int | None, bool], ...]
+    residuals: tuple[tuple[Node, int], ...]
+
+
+_layouts: dict[Any, _Layout] = {}
+_LAYOUT_LIMIT = 4096
 
 
 def flush(reason: str) -> None:
-    """Run everything pending. Raises the errors of the run, at the user's line."""
+    """Run everything pending. Raises the errors of the run, at the user's line.
+
+    An interrupt (KeyboardInterrupt) during the run is raised when every cell has its new value.
+    """
     trace = TRACE
     if trace.barrier is not None:
         raise CaptureError(f"a tensor's value is needed while {trace.barrier}", location=here(2).location)
@@ -33,14 +60,24 @@ def flush(reason: str) -> None:
         trace.reset()
         return
     held = _held()
-    if held:
-        stats.flushes[here(2).location, reason] += 1
+    if not held:
+        _close()
+        return
+    stats.flushed(here(2), reason)
+    INTERRUPTS.defer()
+    try:
         try:
-            _run(held)
+            settle = _run(held)
         except BaseException as error:
             _abandon(error)
             raise
-    _close(held)
+        try:
+            settle()
+        except KeyboardInterrupt:  # in the middle of it: again, it does the same
+            settle()
+            raise
+    finally:
+        INTERRUPTS.release()
 
 
 def _held() -> list[Cell]:
@@ -58,60 +95,77 @@ def _held() -> list[Cell]:
     return held
 
 
-def _run(held: list[Cell]) -> None:
+def _run(held: list[Cell]) -> Callable[[], None]:
+    """Run the trace; what is returned gives the cells their values and empties it."""
     trace = TRACE
     kept = _kept_histories(held)
-    nodes: list[Node] = []
-    donations: list[int | None] = []
-    position: dict[Node, int] = {}
-    copies: dict[Node, Array] = {}
-    for cell in held:
-        node = cell.node
-        assert node is not None
-        if node.op.name == "input":
-            copies[node] = _leaf_value(node)
-        elif node not in position:
-            position[node] = len(nodes)
-            nodes.append(node)
-            donations.append(None if kept else _donation(cell))
+    nodes: tuple[Any, ...] = tuple([cell.node for cell in held])
+    donors: Donors = ()
     residuals: tuple[Node, ...] = ()
     if kept:
         from .history import residual_nodes
 
         residuals = residual_nodes([node for _, node in kept])
-        for node in residuals:
-            if node not in position:
-                position[node] = len(nodes)
-                nodes.append(node)
-                donations.append(None)
+    else:
+        count, owners = len(trace.owners), trace.owners
+        donors = tuple([None if (last := cell.last) is None or last[0] >= count or owners[last[0]] is not cell
+                        else last[0] for cell in held])
+    key = nodes, donors, residuals
+    layout = _layouts.get(key) or _lay_out(key)
+    copies = [_leaf_value(node) if at is None else None for node, (at, _) in zip(nodes, layout.places, strict=True)]
     results: list[Array] = []
-    if nodes:
-        key = (tuple(nodes), tuple(donations))
-        program = _programs.get(key)
-        if program is None:
-            program = _first(key)
-        _free_donated(donations)
-        results = program.run(trace.values)
+    if layout.program is not None:
+        if layout.donated:
+            _free_donated(layout.donated)
+        results = layout.program.run(trace.values)
         stats.ran()
+
+    def settle() -> None:
+        for cell, (at, shared), copy in zip(held, layout.places, copies, strict=True):
+            value: Any = copy if at is None else results[at]
+            _settle(cell, value.copy() if shared else value)
+        if kept:
+            from .history import keep
+
+            keep(kept, {node: results[at] for node, at in layout.residuals})
+        _close()
+
+    return settle
+
+
+def _lay_out(key: tuple[tuple[Node, ...], Donors, tuple[Node, ...]]) -> _Layout:
+    """The layout of a key seen for the first time: every node once, with the first cell's donor."""
+    cells, donors, residuals = key
+    nodes: dict[Node, int] = {}
+    donations: list[int | None] = []
+    places: list[tuple[int | None, bool]] = []
     taken: set[Node] = set()
-    for cell in held:
-        node = cell.node
-        assert node is not None
-        value = results[position[node]] if node in position else copies[node]
-        _settle(cell, value.copy() if node in taken else value)
+    for i, node in enumerate(cells):
+        if node.op.name != "input" and node not in nodes:
+            nodes[node] = len(nodes)
+            donations.append(donors[i] if donors else None)
+        places.append((nodes.get(node), node in taken))
         taken.add(node)
-    if kept:
-        from .history import keep
+    for node in residuals:
+        if node not in nodes:
+            nodes[node] = len(nodes)
+            donations.append(None)
+    program = None
+    if nodes:
+        stats.traced += 1
+        program = find_program(Signature(tuple(nodes), tuple(donations), tuple(TRACE.values), tuple(TRACE.owners)))
+    if len(_layouts) >= _LAYOUT_LIMIT:
+        for old in list(_layouts)[: _LAYOUT_LIMIT // 4]:
+            del _layouts[old]
+    made = _layouts[key] = _Layout(program, tuple([d for d in donations if d is not None]), tuple(places),
+                                   tuple([(node, nodes[node]) for node in residuals]))
+    return made
 
-        keep(kept, {node: results[position[node]] for node in residuals})
 
-
-def _free_donated(donations: list[int | None]) -> None:
+def _free_donated(donated: tuple[int, ...]) -> None:
     """Memory that an output will take must be nobody else's: what is still read elsewhere is copied first."""
     values, owners = TRACE.values, TRACE.owners
-    for index in donations:
-        if index is None:
-            continue
+    for index in donated:
         cell, array = owners[index], values[index]
         known = 2 + (len(cell.mates()) if cell.alias is not None else 1) if array is cell.buffer else 2
         if not array.flags.writeable or held_elsewhere(array, known):
@@ -121,26 +175,6 @@ def _free_donated(donations: list[int | None]) -> None:
 def _leaf_value(node: Node) -> Array:
     value = TRACE.values[node.attrs.index]
     return np.array(value, dtype=node.dtype.numpy, order="C", copy=True)
-
-
-def _first(key: tuple[tuple[Node, ...], tuple[int | None, ...]]) -> Program:
-    """The program of a key seen for the first time."""
-    nodes, donations = key
-    stats.traced += 1
-    program = find_program(Signature(nodes, donations, tuple(TRACE.values), tuple(TRACE.owners)))
-    if len(_programs) >= _PROGRAM_LIMIT:
-        for old in list(_programs)[: _PROGRAM_LIMIT // 4]:
-            del _programs[old]
-    _programs[key] = program
-    return program
-
-
-def _donation(cell: Cell) -> int | None:
-    """The leaf whose memory the cell's new value takes: the one that stands for its old value."""
-    last = cell.last
-    if last is None or last[0] >= len(TRACE.owners) or TRACE.owners[last[0]] is not cell:
-        return None
-    return last[0]
 
 
 def _kept_histories(held: list[Cell]) -> list[tuple[Cell, Node]]:
@@ -153,6 +187,9 @@ def _kept_histories(held: list[Cell]) -> list[tuple[Cell, Node]]:
 
 def _settle(cell: Cell, value: Array) -> None:
     """Give a cell, and every cell over the same memory, its computed value."""
+    if cell.alias is None and cell.export is None and not cell.tracked:  # the plain case, quickly
+        cell.buffer, cell.stale, cell.node = value, False, None
+        return
     if cell.export is not None and cell.exported:
         assert cell.buffer is not None
         if value is not cell.buffer:
@@ -168,7 +205,7 @@ def _settle(cell: Cell, value: Array) -> None:
             mate.history = None
 
 
-def _close(held: list[Cell]) -> None:
+def _close() -> None:
     """Empty the trace: cells are materialised again, or gone."""
     trace = TRACE
     for owner in trace.owners:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import Counter
 from typing import Any
 
-from ...ir.errors import Location
+from ...ir.node import Place
 from .registry import function
 
 STARTED = time.perf_counter()
@@ -15,7 +14,7 @@ traced = 0  # distinct graphs that were traced
 compiled = 0  # graphs handed to the compiler
 interpreted = 0  # graphs of exactly rounded operators, evaluated once without compiling
 runs = 0
-flushes: Counter[tuple[Location | None, str]] = Counter()  # (user's line, reason) -> count
+_flushes: dict[tuple[int, str], list[Any]] = {}  # (id of the place, reason) -> [place, reason, count]
 seconds_to_first_step: float | None = None
 
 
@@ -36,24 +35,35 @@ def ran() -> None:
         seconds_to_first_step = time.perf_counter() - STARTED
 
 
+def flushed(place: Place, reason: str) -> None:
+    """A pending trace is about to be run."""
+    known = _flushes.get((id(place), reason))
+    if known is None:
+        known = _flushes[id(place), reason] = [place, reason, 0]
+    known[2] += 1
+
+
 def reset() -> None:
     """Set every counter to zero."""
     global traced, compiled, interpreted, runs, seconds_to_first_step, _step_marked
     traced = compiled = interpreted = runs = 0
     seconds_to_first_step, _step_marked = None, False
-    flushes.clear()
+    _flushes.clear()
 
 
 def snapshot() -> dict[str, Any]:
     """The frontend's counters as plain data."""
+    flushes: dict[tuple[str, str], int] = {}
+    for place, reason, count in _flushes.values():
+        line = str(place.location), reason
+        flushes[line] = flushes.get(line, 0) + count
     return {
         "graphs_traced": traced,
         "graphs_requested": compiled,
         "graphs_interpreted": interpreted,
         "runs": runs,
         "seconds_to_first_step": seconds_to_first_step,
-        "flushes": [{"line": str(line), "reason": reason, "count": n}
-                    for (line, reason), n in sorted(flushes.items(), key=str)],
+        "flushes": [{"line": line, "reason": reason, "count": n} for (line, reason), n in sorted(flushes.items())],
     }
 
 

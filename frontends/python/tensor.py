@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...ir.build import Builder
 from ...ir.dtypes import DType
 from ...ir.errors import AutogradError, DTypeError
+from ...ir.node import Node
 from . import dtypes, version
 from .cell import Array, Cell, export, make_alias, materialised
 from .device import Device, cpu, no_cuda
 from .dtypes import dtype as PublicDType
 from .flush import value_of
-from .trace import TRACE, after_write, assign, begin, bind_tensor_class, cut, node_of
+from .place import here
+from .trace import TRACE, after_write, assign, begin, bind_tensor_class, cut, node_of, read
 from .views import View, contiguous_strides, root
 
 _new = object.__new__
@@ -564,9 +567,6 @@ def viewed(t: Tensor, *steps: Any) -> Tensor:
 
 def write(t: Tensor, node: Any, tracked: bool) -> Tensor:
     """Replace a tensor's value in place by a node of its shape and dtype."""
-    from ...ir.build import Builder
-    from .place import here
-
     cell = t._cell
     if cell.tracked and cell.leaf is not None and TRACE.grad:
         what = "a leaf Variable" if t._view is None else "a view of a leaf Variable"
@@ -575,16 +575,11 @@ def write(t: Tensor, node: Any, tracked: bool) -> Tensor:
     if t._view is not None and t._view.steps:
         base = cell.node
         if base is None:
-            from .trace import read
-
             base = read(cell)
         node = t._view.write(Builder(here(2)), base, node)
     if tracked and not TRACE.grad:
         node = cut(node)
     if not TRACE.grad and cell.tracked and cell.leaf is None:
-        from ...ir.node import Node
-        from .trace import read
-
         node = Node.make("with_value", (read(cell), cut(node)), (), node.place)
     assign(cell, node, tracked)
     after_write(cell)

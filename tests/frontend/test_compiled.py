@@ -59,7 +59,7 @@ def test_engines_agree(run: Callable[[], list], monkeypatch: pytest.MonkeyPatch)
         program._families.clear()
         from tracemill.frontends.python import flush
 
-        flush._programs.clear()
+        flush._layouts.clear()
         results.append(run())
     for want, got in zip(*results, strict=True):
         np.testing.assert_allclose(got, want, rtol=2e-6, atol=1e-6)

@@ -17,7 +17,7 @@ from ..cell import materialised
 from ..nn.hooks import RemovableHandle, register
 from ..nn.module import drop_gradients
 from ..tensor import Tensor, over
-from ..trace import Hyper, mark_step
+from ..trace import TRACE, Hyper, mark_step
 from .update import record_update
 
 
@@ -117,9 +117,12 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         written: list[Any] = []
-        with no_grad():
+        mode, TRACE.grad = TRACE.grad, False
+        try:
             for index, group in enumerate(self.param_groups):
                 self._step_group(index, group, written)
+        finally:
+            TRACE.grad = mode
         if written:
             mark_step(written)
         for hook in self._step_post_hooks.values():
