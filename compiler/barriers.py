@@ -1,25 +1,33 @@
 """Barriers: which entries of a plan have to wait for what other workers still do.
 
 A launch waits if it touches what a launch since the last barrier wrote, writes what one read, or writes to memory that
-one may share because their temporaries are never alive together.
+one may share because their temporaries are never alive together. Loops wait at both ends, and nowhere else if they are
+free (`free_loops.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from .lower import Rows
 from .slots import Place, PlanEntry, Slot
 
 
 class Barriers:
-    """Decides which entries wait. Loops and branches wait at both ends.
+    """Decides which entries wait.
+
+    Args:
+        free: loops without barriers, by id, with the splits of their entries.
 
     Attributes:
-        needed: the decision for every entry without a body, by its id.
+        needed: for an entry, by its id, whether it waits; for a loop whether it does once, before the first pass.
+        rows: for an entry of a free loop, by its id, how it is split.
     """
 
-    def __init__(self, entries: Sequence[PlanEntry]) -> None:
+    def __init__(self, entries: Sequence[PlanEntry], free: Mapping[int, Mapping[int, Rows]]) -> None:
         self.needed: dict[int, bool] = {}
+        self.rows: dict[int, Rows] = {}
+        self._free = free
         self._forget()
         self._sequence(entries)
 
@@ -32,7 +40,14 @@ class Barriers:
     def _sequence(self, entries: Sequence[PlanEntry]) -> None:
         fresh = True  # what ran before this sequence is unknown
         for e in entries:
+            if id(e) in self._free:
+                self.rows |= self._free[id(e)]
+                self.needed |= dict.fromkeys(map(id, e.bodies[0]), False)
+                fresh = True
+                self._forget()
+                continue
             if e.bodies:
+                self.needed[id(e)] = False
                 for body in e.bodies:
                     self._forget()
                     self._sequence(body)

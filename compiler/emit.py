@@ -20,8 +20,9 @@ from .backend.flags import CompileFlags
 from .backend.kernel_store import KernelRequest
 from .barriers import Barriers
 from .emit_control import CONTROL
+from .free_loops import free_loops
 from .kernel import KernelSource, Link
-from .lower import Launch, Lowered, lower
+from .lower import Launch, Lowered, Rows, lower
 from .memory import Interval, place
 from .schedule import ALIASES, Cell, cell_of, schedule
 from .slots import Place, PlanEntry, Slot
@@ -136,9 +137,15 @@ class Level:
 
     # -- entries ------------------------------------------------------------------------------------------------
 
-    def add(self, make: Callable[..., rt.Entry], reads: Sequence[Place], writes: Sequence[Place]) -> None:
+    def add(
+        self,
+        make: Callable[..., rt.Entry],
+        reads: Sequence[Place],
+        writes: Sequence[Place],
+        rows: Rows | None = None,
+    ) -> None:
         step = self.touch([*reads, *writes])
-        self.entries.append(PlanEntry(make, list(reads), list(writes), step))
+        self.entries.append(PlanEntry(make, list(reads), list(writes), step, rows=rows))
 
     def copy(self, source: Place, target: Place, t: TensorType, why: str) -> None:
         nbytes = t.nbytes
@@ -220,12 +227,12 @@ class Level:
         self.state.texts.setdefault(links[-1] if links else key, step.ir)  # a kernel with links serves many launches
         faults = tuple(rt.Fault(number, n.op.name, self._site(n)) for number, n in enumerate(step.faults))
 
-        def make(uses: Sequence[rt.BufferUse], waits: bool) -> rt.Entry:
+        def make(uses: Sequence[rt.BufferUse], waits: bool, rows: Rows | None = None) -> rt.Entry:
             return rt.KernelCall(
                 key,
                 tuple(uses),
-                step.extents,
-                step.range,
+                rows.extents if rows is not None and rows.extents is not None else step.extents,
+                step.range if rows is None else rows.range,
                 step.outputs,
                 step.grain,
                 step.scratch,
@@ -235,9 +242,10 @@ class Level:
                 label,
                 faults,
                 links,
+                0 if rows is None else rows.extent,
             )
 
-        self.add(make, reads, writes)
+        self.add(make, reads, writes, step.rows)
 
     def _register(self, kernel: KernelSource, flags: CompileFlags) -> str:
         """Note a kernel to be had; its name in the plan."""
@@ -385,6 +393,7 @@ def _label(node: Node) -> str:
 
 
 def _assemble(graph: Graph, state: _State, entries: list[PlanEntry]) -> Emitted:
+    free = free_loops(entries, state.sizes)
     homes = [s for s in state.slots if s.kind == "arena" and s.host is None and s.first >= 0]
     placement = place([Interval(s.nbytes, s.first, s.last) for s in homes], state.sizes)
     offsets: dict[int, Dim] = {id(s): o for s, o in zip(homes, placement.offsets, strict=True)}
@@ -393,8 +402,8 @@ def _assemble(graph: Graph, state: _State, entries: list[PlanEntry]) -> Emitted:
     buffers = tuple(
         rt.BufferSpec(s.kind, s.index, offsets.get(id(s.home()), 0), s.nbytes, s.dtype, s.shape) for s in used
     )
-    waits = Barriers(entries)
-    built = _build(entries, numbers, waits.needed)
+    barriers = Barriers(entries, free)
+    built = _build(entries, numbers, barriers)
     inputs = tuple(rt.PlanInput(s.name, s.type.dtype, s.type.shape) for s in graph.inputs)
     outputs = tuple(
         rt.PlanOutput(name, o.dtype, o.shape, -1 if d is None else d)
@@ -416,13 +425,15 @@ def _assemble(graph: Graph, state: _State, entries: list[PlanEntry]) -> Emitted:
 
 
 def _build(
-    entries: Sequence[PlanEntry], numbers: Mapping[int, int], waits: Mapping[int, bool]
+    entries: Sequence[PlanEntry], numbers: Mapping[int, int], barriers: Barriers
 ) -> tuple[rt.Entry, ...]:
     built = []
     for e in entries:
         uses = [rt.BufferUse(numbers[id(p.slot)], p.offset, p.strides) for p in (*e.reads, *e.writes)]
-        bodies = [_build(b, numbers, waits) for b in e.bodies]
-        built.append(e.make(uses, waits.get(id(e), True), *bodies))
+        more: list[object] = [_build(b, numbers, barriers) for b in e.bodies]
+        if id(e) in barriers.rows:
+            more.append(barriers.rows[id(e)])
+        built.append(e.make(uses, barriers.needed.get(id(e), True), *more))
     return tuple(built)
 
 

@@ -130,9 +130,9 @@ class _Scan:
         label = f"{node.place.scope}/scan"
 
         def make(uses: Sequence[rt.BufferUse], waits: bool, body: tuple[rt.Entry, ...]) -> rt.Entry:
-            return rt.Repeat(a.length, body, label)
+            return rt.Repeat(a.length, body, label, waits)
 
-        level.entries.append(PlanEntry(make, [], [], step, (inner,)))
+        level.entries.append(PlanEntry(make, [], [], step, (inner,), repeats=level.depth + 1))
         for r, where in sorted(self.results.items()):
             target = self.wanted.get(r, where)
             if target is not where:

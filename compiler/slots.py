@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ..ir.dims import Dim
+from ..ir.dims import Dim, not_negative
 from ..ir.dtypes import DType
 from ..runtime import plan as rt
+from .lower import Rows
 
 
 @dataclass(eq=False)
@@ -59,22 +60,24 @@ class Place:
         if self.nbytes is None or other.nbytes is None or self.strides != other.strides:
             return True
         ahead = self.offset - other.offset
-        return not (_not_negative(ahead - other.nbytes) or _not_negative(-ahead - self.nbytes))
-
-
-def _not_negative(d: Dim) -> bool:
-    """Whether an expression in sizes is known not to be negative."""
-    if isinstance(d, int):
-        return d >= 0
-    return all(c > 0 and all(isinstance(a, str) for a in monomial) for monomial, c in d.terms)
+        return not (not_negative(ahead - other.nbytes) or not_negative(-ahead - self.nbytes))
 
 
 @dataclass(eq=False)
 class PlanEntry:
-    """A plan entry before buffers have numbers: `make(uses, waits, *bodies)` builds it."""
+    """A plan entry before buffers have numbers.
+
+    Attributes:
+        make: `make(uses, waits, *bodies)` builds it; a kernel split by rows is built by `make(uses, waits, rows)`.
+        step: the last step at which it runs.
+        repeats: for a counted loop how many such loops are around its body's entries, else 0.
+        rows: how a kernel can be split by rows, the strides for what it reads and then for what it writes.
+    """
 
     make: Callable[..., rt.Entry]
     reads: list[Place]
     writes: list[Place]
     step: int
     bodies: tuple[list[PlanEntry], ...] = ()
+    repeats: int = 0
+    rows: Rows | None = None

@@ -257,6 +257,13 @@ def dmax(left: Dim, right: Dim) -> Dim:
     return _compound("max", *sorted((left, right), key=str))
 
 
+def not_negative(d: Dim) -> bool:
+    """Whether an expression is known not to be negative, whatever the sizes: no term of it can be."""
+    if isinstance(d, int):
+        return d >= 0
+    return all(c > 0 and all(isinstance(a, str) for a in monomial) for monomial, c in d.terms)
+
+
 def product(dims: tuple[Dim, ...] | list[Dim]) -> Dim:
     """The product of extents (1 for none)."""
     total: Dim = 1

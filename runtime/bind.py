@@ -45,6 +45,18 @@ def shares(extent: int, grain: int, workers: int, step: int = 0) -> list[int]:
     return inner + [extent] * (workers + 1 - parts)
 
 
+def row_shares(extent: int, rows: int, workers: int) -> list[int]:
+    """`shares` of a range that has equal parts for so many rows, in whole rows.
+
+    Raises:
+        InternalError: the rows have no equal parts.
+    """
+    unit = extent // rows if rows else 0
+    if unit * rows != extent:
+        raise InternalError(f"invalid plan: a range of {extent} has no equal parts for {rows} rows")
+    return [row * unit for row in shares(rows, 1, workers)]
+
+
 @dataclass(frozen=True, slots=True)
 class HostOperandBinding:
     """Where a host call's operand lies (as a use in packed code) and the array to show."""
@@ -271,6 +283,8 @@ class _Packer:
             self.sync()
         span = self.value(call.range)
         bounds = shares(span, call.grain, self.workers)
+        if call.rows != 0:
+            bounds = row_shares(span, self.value(call.rows), self.workers)
         uses: list[tuple[int, int, tuple[int, ...]]] = [(self.links[key], 0, ()) for key in call.links]
         uses += [self.use(use) for use in call.buffers]
         self.launch(L.OP_KERNEL, self.kernels[call.kernel], uses, bounds, self.values(call.extents))
@@ -307,6 +321,8 @@ class _Packer:
         self.synced = True
 
     def repeat(self, loop: Repeat) -> None:
+        if loop.waits:
+            self.sync()
         count, level, entry, before = self.value(loop.count), len(self.loops), self.entry, self.synced
         head = self.emit(L.OP_REPEAT, entry, level, count, 0)
         begin = len(self.words)

@@ -12,7 +12,8 @@ Contract with the planner, beyond what `validate` checks:
   in the one before.
 - A predicate is read behind a barrier of its own: entries that follow it need not wait for what preceded it.
 - Fallible entries come before every write to a donated input.
-- `bind.shares` says which worker gets which part of a range; equal ranges and grains are split equally.
+- `bind.shares` says which worker gets which part of a range; equal ranges and grains are split equally, and so
+  are launches with equally many rows.
 """
 
 from __future__ import annotations
@@ -93,6 +94,8 @@ class KernelCall:
         links: keys of kernels that this one calls itself; their addresses come before the operands.
         work: estimated scalar operations and element accesses, to decide whether threads pay.
         node: label for listings and profiles (`layers.0.linear/dot_general`).
+        rows: the range has equal parts for so many rows, and the workers share whole rows, all launches with as many
+            rows in the same way; 0: there are no rows.
     """
 
     kernel: str
@@ -108,6 +111,7 @@ class KernelCall:
     node: str = ""
     faults: tuple[Fault, ...] = ()
     links: tuple[str, ...] = ()
+    rows: Dim = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +163,15 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """The body, `count` times. Uses in it move by their stride with each pass; negative goes backwards."""
+    """The body, `count` times. Uses in it move by their stride with each pass; negative goes backwards.
+
+    `waits`: all that came before must be complete before the first pass, as for a launch.
+    """
 
     count: Dim
     body: tuple[Entry, ...]
     node: str = ""
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)

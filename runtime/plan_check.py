@@ -69,7 +69,7 @@ def _dims(plan: Plan) -> Iterator[Dim]:
             yield from (use.offset, *use.strides)
         match entry:
             case KernelCall():
-                yield from (*entry.extents, entry.range, entry.scratch, entry.work)
+                yield from (*entry.extents, entry.range, entry.scratch, entry.work, entry.rows)
             case Copy() | Fill():
                 yield entry.nbytes
             case Host():

@@ -138,6 +138,7 @@ class _Writer:
                     e.node,
                     _faults(e.faults),
                     list(e.links),
+                    self.dim(e.rows),
                 ]
             case Copy():
                 return [
@@ -164,7 +165,7 @@ class _Writer:
                     _faults(e.faults),
                 ]
             case Repeat():
-                return ["repeat", self.dim(e.count), self.entries(e.body), e.node]
+                return ["repeat", self.dim(e.count), self.entries(e.body), e.node, int(e.waits)]
             case While():
                 return [
                     "while",
@@ -272,6 +273,7 @@ class _Reader:
                 node,
                 faults,
                 links,
+                rows,
             ]:
                 return KernelCall(
                     _text(key),
@@ -287,6 +289,7 @@ class _Reader:
                     _text(node),
                     _read_faults(faults),
                     tuple(_text(key) for key in links),
+                    self.dim(rows),
                 )
             case ["copy", source, target, nbytes, waits, node]:
                 return Copy(self.use(source), self.use(target), self.dim(nbytes), bool(waits), _text(node))
@@ -306,8 +309,8 @@ class _Reader:
                     _text(node),
                     _read_faults(faults),
                 )
-            case ["repeat", count, body, node]:
-                return Repeat(self.dim(count), self.entries(body), _text(node))
+            case ["repeat", count, body, node, waits]:
+                return Repeat(self.dim(count), self.entries(body), _text(node), bool(waits))
             case ["while", predicate, condition, body, node]:
                 return While(self.use(predicate), self.entries(condition), self.entries(body), _text(node))
             case ["branch", predicate, then, otherwise, node]:

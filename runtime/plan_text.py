@@ -103,6 +103,7 @@ class _Printer:
                     f" scratch {e.scratch}" if e.scratch else ""
                 )
                 extra += " fallible" if e.fallible else ""
+                extra += f" rows {e.rows}" if e.rows != 0 else ""
                 name = "+".join((e.kernel, *e.links))
                 text = f"{name}[{e.range}]({self.uses(e.buffers[:split])}) -> {self.uses(e.buffers[split:])}"
                 self.line(depth, text + extents + extra, e.node, e.waits)
@@ -127,7 +128,7 @@ class _Printer:
                 text = f"host {e.name}({self.uses(operands[:split])}) -> {self.uses(operands[split:])}{attrs}"
                 self.line(depth, text, e.node, True)
             case Repeat():
-                self.line(depth, f"repeat {e.count} times", e.node)
+                self.line(depth, f"repeat {e.count} times", e.node, e.waits)
                 self.entries(e.body, depth + 1)
             case While():
                 self.line(depth, f"while {self.use(e.predicate)}", e.node)

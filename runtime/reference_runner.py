@@ -16,7 +16,7 @@ import numpy as np
 
 from ..ir.dims import Dim
 from ..ir.errors import Location
-from .bind import COPY_GRAIN, COPY_STEP, shares
+from .bind import COPY_GRAIN, COPY_STEP, row_shares, shares
 from .buffers import Array, empty
 from .executor import check_array
 from .faults import host_error, kernel_error
@@ -47,10 +47,12 @@ def run_reference(
     """
     if sizes is None:
         sizes = {s.name: (inputs[s.input].shape[s.axis] - s.offset) // s.scale for s in plan.sizes}
-    return _Run(plan, kernels, plan.with_lets(sizes), workers, backwards, sites).run(inputs)
+    return ReferenceRun(plan, kernels, plan.with_lets(sizes), workers, backwards, sites).run(inputs)
 
 
-class _Run:
+class ReferenceRun:
+    """One run of a plan; see `run_reference`."""
+
     def __init__(
         self,
         plan: Plan,
@@ -108,14 +110,8 @@ class _Run:
             match entry:
                 case KernelCall():
                     self.kernel(entry)
-                case Copy():
-                    source, target = self.bytes_at(entry.source), self.bytes_at(entry.target)
-                    for begin, end in self.shares(self.value(entry.nbytes), COPY_GRAIN, COPY_STEP):
-                        target[begin:end] = source[begin:end]
-                case Fill():
-                    nbytes = self.value(entry.nbytes)
-                    pattern = np.frombuffer(entry.pattern, np.uint8)
-                    self.bytes_at(entry.target)[:nbytes] = np.resize(pattern, nbytes)
+                case Copy() | Fill():
+                    self.move(entry)
                 case Host():
                     self.host(entry)
                 case Repeat():
@@ -125,24 +121,50 @@ class _Run:
                 case Branch():
                     self.branch(entry)
 
-    def shares(self, extent: int, grain: int, step: int = 0) -> list[tuple[int, int]]:
-        bounds = shares(extent, grain, self.workers, step)
-        pairs = [(b, e) for b, e in pairwise(bounds) if b < e]
-        return pairs[::-1] if self.backwards else pairs
+    def parts(self, bounds: Sequence[int]) -> list[tuple[int, int, int]]:
+        """The workers' shares that are not empty, in the order they are played: worker, begin, end."""
+        parts = [(w, begin, end) for w, (begin, end) in enumerate(pairwise(bounds)) if begin < end]
+        return parts[::-1] if self.backwards else parts
+
+    def move(self, entry: Copy | Fill) -> None:
+        bounds = shares(self.value(entry.nbytes), COPY_GRAIN, self.workers, COPY_STEP)
+        for worker, begin, end in self.parts(bounds):
+            self.move_share(entry, worker, begin, end)
+
+    def move_share(self, entry: Copy | Fill, worker: int, begin: int, end: int) -> None:
+        """Bytes [begin, end) of a copy or fill."""
+        target = self.bytes_at(entry.target)
+        if isinstance(entry, Copy):
+            target[begin:end] = self.bytes_at(entry.source)[begin:end]
+        else:
+            target[begin:end] = np.resize(np.frombuffer(entry.pattern, np.uint8), end)[begin:]
 
     def kernel(self, call: KernelCall) -> None:
-        buffers: list[Any] = [self.kernels[key] for key in call.links]
-        buffers += [self.flat(use) for use in call.buffers]
-        extents = np.array(self.shape(call.extents), np.int64)
         failures: dict[int, Array] = {}
-        for begin, end in self.shares(self.value(call.range), call.grain):
-            scratch = np.full(self.value(call.scratch), 0xFF, np.uint8)
-            status = np.zeros(4, np.int64)
-            if self.kernels[call.kernel](buffers, extents, begin, end, scratch, status):
+        for worker, begin, end in self.parts(self.bounds(call)):
+            status = self.launch(call, worker, begin, end)
+            if status is not None:
                 failures[begin] = status
         if failures:
             status = failures[min(failures)]
             raise kernel_error(self.plan, self.entry, [int(word) for word in status], self.sites)
+
+    def bounds(self, call: KernelCall) -> list[int]:
+        """Boundaries of the workers' shares of a launch."""
+        span = self.value(call.range)
+        if call.rows != 0:
+            return row_shares(span, self.value(call.rows), self.workers)
+        return shares(span, call.grain, self.workers)
+
+    def launch(self, call: KernelCall, worker: int, begin: int, end: int) -> Array | None:
+        """Run a worker's share of a launch; the status of one that fails."""
+        buffers: list[Any] = [self.kernels[key] for key in call.links]
+        buffers += [self.flat(use) for use in call.buffers]
+        extents = np.array(self.shape(call.extents), np.int64)
+        scratch = np.full(self.value(call.scratch), 0xFF, np.uint8)
+        status = np.zeros(4, np.int64)
+        failed = self.kernels[call.kernel](buffers, extents, begin, end, scratch, status)
+        return status if failed else None
 
     def host(self, call: Host) -> None:
         views = []

@@ -34,7 +34,7 @@ _CHUNK_BLOCKS = 64
 # Columns of one integer accumulator row.
 _INTEGER_BLOCK = 64
 # The extents that every product has; four for each batch axis follow.
-_EXTENTS = ("size_m", "size_n", "size_k", "a_m", "a_k", "b_k", "b_n", "c_m", "c_n", "writes_c", "rank")
+_EXTENTS = ("size_m", "size_n", "size_k", "a_m", "a_k", "b_k", "b_n", "c_m", "c_n", "writes_c", "by_rows", "rank")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class DotGeneral:
     """Generator of batched matrix products; the text depends on dtype and tile alone.
 
     Operands: A, B, then the epilogue's (floats) or C (integers). Extents: those of `extents`. Parallel range:
-    one step is one register tile of C (floats) or one row of C (integers).
+    one step is one register tile of C (floats; or one row, see `extents`) or one row of C (integers).
 
     Attributes:
         dtype: element type of A and B; sixteen-bit floats accumulate in float32, integers wrap.
@@ -83,7 +83,7 @@ class DotGeneral:
 
     def extents(
         self, sizes: tuple[Dim, Dim, Dim], a: tuple[Dim, Dim], b: tuple[Dim, Dim], batch: Sequence[BatchAxis] = (),
-        c: Strides | None = None,
+        c: Strides | None = None, by_rows: bool = False,
     ) -> tuple[Dim, ...]:  # fmt: skip
         """The kernel's own extents.
 
@@ -94,12 +94,13 @@ class DotGeneral:
             batch: axes from the outermost in; they need not be adjacent in memory.
             c: where full tiles are written without the epilogue's help: the epilogue's one output, contiguous
                 along n, of the dtype. Integers need it, with any strides.
+            by_rows: one step of the parallel range is one row of C, all columns wide. Not with batch axes.
         """
         out = c or Strides(0, 0)
         axes: list[Dim] = []
         for i, axis in enumerate(batch):
             axes += [axis.size, axis.a, axis.b, out.batch[i] if c else 0]
-        return (*sizes, *a, *b, out.m, out.n, int(c is not None), len(batch), *axes)
+        return (*sizes, *a, *b, out.m, out.n, int(c is not None), int(by_rows), len(batch), *axes)
 
     def can_write(self, c: Strides) -> bool:
         """Whether full tiles of a plain product may go straight to a result that lies like this."""
@@ -229,23 +230,27 @@ def kernel(buffers, extents, begin, end, scratch, status):
     $panel
     $acc
     $wide
-    row_tiles = (size_m + $rows - 1) // $rows
+    # By rows a share is some rows of all strips, else some tiles, strip after strip.
+    row0 = begin if by_rows != 0 else 0
+    row1 = end if by_rows != 0 else size_m
+    row_tiles = (row1 - row0 + $rows - 1) // $rows
     column_tiles = (size_n + $columns - 1) // $columns
     chunk = $chunk_one if size_k <= $k_block else $chunk_many
     packed = -1
-    step = begin
-    while step < end:
+    step = 0 if by_rows != 0 else begin
+    stop = row_tiles * column_tiles if by_rows != 0 else end
+    while step < stop:
         # A strip is one column block of one batch entry; take a chunk of its row tiles.
         strip = udiv(step, row_tiles)
         tile0 = step - strip * row_tiles
-        tile1 = imin(row_tiles, imin(tile0 + chunk, tile0 + end - step))
+        tile1 = imin(row_tiles, imin(tile0 + chunk, tile0 + stop - step))
         step += tile1 - tile0
         batch = udiv(strip, column_tiles)
         $batch_offsets
         n0 = (strip - batch * column_tiles) * $columns
         n1 = imin(n0 + $columns, size_n)
-        m0 = tile0 * $rows
-        m1 = imin(tile1 * $rows, size_m)
+        m0 = row0 + tile0 * $rows
+        m1 = imin(row0 + tile1 * $rows, row1)
         width = n1 - n0
         $destination
         k0 = 0

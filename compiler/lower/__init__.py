@@ -13,7 +13,7 @@ from ...ir.graph import Graph, InputSpec
 from ...ir.node import Node
 from ...ir.opdef import Kind, OpDef
 from .errors import CannotLower
-from .lowered import Launch, Lowered, Slot
+from .lowered import Launch, Lowered, Rows, Slot
 
 _LOOPS = frozenset({Kind.ELEMENTWISE, Kind.BROADCAST, Kind.MOVEMENT, Kind.REDUCTION, Kind.GATHER})
 _LOOP_NAMES = frozenset({"random_bits", "random_advance"})
@@ -60,4 +60,4 @@ def _lower_body(body: Graph, inputs: tuple[int, ...], kind: str) -> Lowered:
     return lower_group(body, inputs, kind)
 
 
-__all__ = ["CannotLower", "Launch", "Lowered", "Slot", "is_loop", "lower"]
+__all__ = ["CannotLower", "Launch", "Lowered", "Rows", "Slot", "is_loop", "lower"]

@@ -22,6 +22,7 @@ from .kernel_ir import Apply, Axis, Instruction, Kernel, Load, Operand, Reduce, 
 from .locate import forward
 from .lowered import Launch, Lowered, Slot
 from .overwrite import overwritable
+from .row_split import rows_of
 from .sizes import GroupSizes
 from .source import module
 from .space import Space, extents_of
@@ -123,7 +124,7 @@ class _Dot:
         emitted = emit_map(kernel)
         real = self.sizes.sizes.real
         launch = Launch(emitted.source, tuple(self.slots[o.name] for o in emitted.operands),
-                        tuple(map(real, emitted.extents)), real(emitted.range),
+                        tuple(map(real, emitted.extents)), real(emitted.range), grain=emitted.grain,
                         work=real(product(list(target.extents))) * 2, faults=tuple(values.sites), ir=dump(kernel))
         return launch, target
 
@@ -205,6 +206,11 @@ class _Dot:
         lengths = (row.extent if row else 1, column.extent if column else 1, depth.extent if depth else 1)
         axes = [BatchAxis(x.extent, a.stride(x), b.stride(x)) for x in batch]
         extents = spec.extents(lengths, (a.stride(row), a.stride(depth)), (b.stride(depth), b.stride(column)), axes, c)
+        rows_apart = None
+        if self.core.dtype.is_float and row is not None and not batch:
+            by_rows = spec.extents(lengths, (a.stride(row), a.stride(depth)), (b.stride(depth), b.stride(column)), c=c,
+                                   by_rows=True)
+            rows_apart = rows_of(kernel, row, kernel.operands, real, row.extent, tuple(map(real, [*by_rows, *own])))
         size_m, size_n, size_k = map(real, lengths)
         count = real(product([x.extent for x in batch]))
         outputs = [self.slots[o.name] for o in kernel.operands[2:]]
@@ -214,7 +220,8 @@ class _Dot:
             source, (a.slot, b.slot, *outputs),
             tuple(map(real, [*extents, *own])), spec.parallel_range(count, size_m, size_n),
             sum(o.output for o in kernel.operands), scratch=spec.scratch_bytes(),
-            work=count * size_m * size_n * size_k * 2, faults=tuple(values.sites), ir=dump(kernel))
+            work=count * size_m * size_n * size_k * 2, faults=tuple(values.sites),
+            rows=rows_apart, ir=dump(kernel))
         return launch, pairs
 
     def _side(self, load: Load, kernel: Kernel) -> _Side:

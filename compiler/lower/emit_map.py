@@ -28,6 +28,8 @@ class Emitted:
         extents: the kernel's extent arguments, in size names.
         range: steps of the parallel range.
         scratch: bytes of scratch a thread needs.
+        grain: least number of steps worth a thread.
+        split: an axis of which equal shares of the range are equal shares, or None.
     """
 
     source: KernelSource
@@ -35,6 +37,8 @@ class Emitted:
     extents: tuple[Dim, ...]
     range: Dim
     scratch: Dim = 0
+    grain: int = 1
+    split: Axis | None = None
 
 
 def split_levels(kernel: Kernel, outer: set[str]) -> tuple[list[Instruction], list[Instruction], list[Instruction]]:
@@ -51,15 +55,16 @@ def emit_map(kernel: Kernel) -> Emitted:
     w = Writer()
     w.pointers(kernel.operands)
     across = _across(kernel)
+    grain, split = 1, kernel.kept[0] if kernel.kept and across is None else None
     if not kernel.kept:
         steps = _point(w, kernel)
     elif across is not None:
         steps = _tiles(w, kernel, across)
     elif len(kernel.kept) == 1:
-        steps = _line(w, kernel)
+        steps, grain = _line(w, kernel), BLOCK
     else:
         steps = _rows(w, kernel)
-    return Emitted(w.kernel(kernel, kernel.operands), kernel.operands, tuple(w.extents), steps)
+    return Emitted(w.kernel(kernel, kernel.operands), kernel.operands, tuple(w.extents), steps, 0, grain, split)
 
 
 def _across(kernel: Kernel) -> Axis | None:
@@ -81,12 +86,12 @@ def _point(w: Writer, kernel: Kernel) -> Dim:
 
 
 def _line(w: Writer, kernel: Kernel) -> Dim:
-    """One axis, cut in blocks."""
+    """One axis; a step is an element, so that it can be cut anywhere."""
     (axis,) = kernel.kept
     once, _, per_point = split_levels(kernel, set())
     w.instructions(once, kernel)
-    _inner(w, kernel, per_point, f"begin * {BLOCK}", f"min(end * {BLOCK}, {w.extent(axis.extent)})")
-    return _blocks(axis.extent, BLOCK)
+    _inner(w, kernel, per_point, "begin", "end")
+    return axis.extent
 
 
 def _rows(w: Writer, kernel: Kernel) -> Dim:

@@ -66,7 +66,9 @@ class _Rows:
                 w.decode("step", kernel.kept)
                 self._row()
                 steps = self.rows
-        return Emitted(w.kernel(kernel, kernel.operands), kernel.operands, tuple(w.extents), steps, self.scratch)
+        split = kernel.kept[0] if kernel.kept and not self.sinks else None
+        return Emitted(
+            w.kernel(kernel, kernel.operands), kernel.operands, tuple(w.extents), steps, self.scratch, split=split)
 
     def _region(self, name: str, kind: str, nbytes: Dim) -> None:
         """A piece of the thread's scratch memory."""

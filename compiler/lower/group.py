@@ -20,6 +20,7 @@ from .kernel_ir import Apply, Instruction, Kernel, Load, Operand, Reduce, Store,
 from .locate import forward
 from .lowered import Launch, Lowered, Slot
 from .overwrite import overwritable
+from .row_split import rows_of
 from .sizes import GroupSizes, Sizes
 from .space import Space, map_space, reduction_space, reductions_of
 from .values import Values
@@ -158,9 +159,10 @@ def _grid(built: Built) -> Lowered:
 
 def _launch(built: Built, kernel: Kernel, emitted: Emitted, slots: dict[str, Slot]) -> Launch:
     real = built.sizes.real
+    rows = rows_of(kernel, emitted.split, emitted.operands, real, emitted.range) if emitted.split else None
     return Launch(emitted.source, tuple(slots[o.name] for o in emitted.operands), tuple(map(real, emitted.extents)),
-                  real(emitted.range), sum(o.output for o in emitted.operands), scratch=real(emitted.scratch),
-                  work=real(_work(kernel)), faults=built.faults, ir=dump(kernel))
+                  real(emitted.range), sum(o.output for o in emitted.operands), emitted.grain, real(emitted.scratch),
+                  work=real(_work(kernel)), faults=built.faults, rows=rows, ir=dump(kernel))
 
 
 def _work(kernel: Kernel) -> Dim:
