@@ -12,8 +12,10 @@ directly.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import hashlib
+import inspect
 import types as pytypes
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,10 +23,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import base, callconv, codegen, compiler, cpu, types
+from numba.core import callconv, codegen, compiler, cpu, types
 from numba.core import compiler_machinery as machinery
 from numba.core import typed_passes as typed
 from numba.core import untyped_passes as untyped
+from numba.core.errors import NumbaError
 from numba.core.typing import context as typing_context
 from numba.core.typing import templates
 from numba.core.typing.templates import AbstractTemplate
@@ -33,6 +36,7 @@ from ...ir.errors import InternalError
 from . import builtin_lowering, llvm, lowering
 from .flags import CompileFlags
 from .plain import SOURCE_MODULE
+from .stages import Unsuited, compile_stages
 
 
 @dataclass
@@ -146,6 +150,8 @@ class _NoEnvironment:
 
 
 _sizes: dict[str, int] = {}
+# Implementations of functions and operators by their signatures; Numba looks each up anew, and inspects it.
+_lowerings: dict[tuple[Any, Any], Any] = {}
 
 
 class _Targets(cpu.CPUContext):  # type: ignore[misc]
@@ -169,10 +175,15 @@ class _Targets(cpu.CPUContext):  # type: ignore[misc]
         self.install_registry(mathimpl.registry)
 
     def get_function(self, fn: Any, sig: Any, _firstcall: bool = True) -> Any:
-        own = builtin_lowering.find(fn, sig)
-        if own is not None:
-            return base._wrap_impl(own, self, sig.as_function())
-        return super().get_function(fn, sig, _firstcall)
+        found: Any = _lowerings.get((fn, sig))
+        if found is None:
+            found = builtin_lowering.find(fn, sig) or super().get_function(fn, sig, _firstcall)._callable.func
+            if "loc" in inspect.signature(found).parameters:
+                found = functools.partial(found, loc=None)
+            if not _typing.is_helper(fn):
+                _lowerings[fn, sig] = found
+        sig = sig.as_function()
+        return lambda builder, args, loc=None: found(self, builder, sig, args)
 
     def pair_first(self, builder: Any, val: Any, ty: Any) -> Any:
         return builder.extract_value(val, 0)
@@ -208,6 +219,20 @@ class _Typing(typing_context.BaseContext):  # type: ignore[misc]
         # those of the entry being lowered (their accesses belong to its alias groups).
         self.shared_helpers: dict[Any, Any] = {}
         self.own_helpers: dict[Any, Any] = {}
+        # Signatures of calls and operators, by function and argument types, for `Inference`.
+        self.memo: dict[Any, Any] = {}
+        self._operators: dict[Any, Any] = {}
+
+    def is_helper(self, function: Any) -> bool:
+        """Whether calls of a function are typed by compiling it."""
+        return isinstance(function, types.Function) and function.typing_key in self.helper_types
+
+    def operator_type(self, function: Any) -> Any:
+        """The type of an operator function."""
+        known = self._operators.get(function)
+        if known is None:
+            known = self._operators[function] = self.resolve_value_type(function)
+        return known
 
     def _load_builtins(self) -> None:
         from numba.core.typing import builtins  # noqa: F401
@@ -325,10 +350,18 @@ def _flags(inline: bool) -> Any:
 
 _typing = _Typing()
 _targets = _Targets(_typing)
+_targets.error_model = callconv.create_error_model("numpy", _targets)
 
 
-def _run(function: Any, args: Any, restype: Any, inline: bool) -> tuple[Any, _Library]:
+def _run(function: Any, args: Any, restype: Any, inline: bool) -> tuple[Any, Any, _Library]:
+    """Compile a function to LLVM IR: its descriptor, signature and modules."""
     library = _Library(_targets.codegen(), function.__qualname__, _typing.options)
+    _typing.refresh()
+    _targets.refresh()
+    try:
+        return *compile_stages(_typing, _targets, function, args, restype, _flags(inline), library), library
+    except (Unsuited, NumbaError):  # Numba's own passes say what is wrong with it, if anything is
+        library = _Library(_targets.codegen(), function.__qualname__, _typing.options)
     result = compiler.compile_extra(
         _typing,
         _targets,
@@ -340,16 +373,15 @@ def _run(function: Any, args: Any, restype: Any, inline: bool) -> tuple[Any, _Li
         library=library,
         pipeline_class=_Pipeline,
     )
-    return result, library
+    return result.fndesc, result.signature, library
 
 
 def _compile_helper(function: Any, args: Any) -> Any:
     """Compile a helper and make it callable from lowered code; its signature."""
-    result, library = _run(function, args, None, inline=True)
+    description, signature, library = _run(function, args, None, inline=True)
     if _sharable(function, args):
         for module in library.modules:
             module.text = str(module)
-    description = result.fndesc
 
     def call(context: Any, builder: Any, sig: Any, values: Any) -> Any:
         callee = context.declare_function(builder.module, description)
@@ -361,7 +393,7 @@ def _compile_helper(function: Any, args: Any) -> Any:
     known = _targets._defns[function]
     known.versions[:] = [version for version in known.versions if version[0] != args]
     known.append(call, args)
-    return result.signature
+    return signature
 
 
 def _global_functions(function: Any) -> list[Any]:
@@ -404,12 +436,12 @@ def lower_entry(function: Any, symbol: str, flags: CompileFlags) -> list[Any]:
     _typing.own_helpers.clear()
     _register_primitives(function)
     try:
-        result, library = _run(function, lowering.ENTRY_TYPES, types.int32, inline=False)
+        description, _, library = _run(function, lowering.ENTRY_TYPES, types.int32, inline=False)
     finally:
         _typing.options = CompileFlags()
         _forget(function)
     modules = library.closure()
-    _decorate(modules[0].get_global(result.fndesc.mangled_name), symbol)
+    _decorate(modules[0].get_global(description.mangled_name), symbol)
     _attach_alias_metadata(modules, flags)
     return modules
 
@@ -422,9 +454,9 @@ def lower_function(function: Any, args: Any, restype: Any, symbol: str) -> list[
         numba.core.errors.NumbaError: as `lower_entry`.
     """
     _typing.own_helpers.clear()
-    result, library = _run(function, args, restype, inline=False)
+    description, _, library = _run(function, args, restype, inline=False)
     modules = library.closure()
-    _rename(modules[0].get_global(result.fndesc.mangled_name), symbol)
+    _rename(modules[0].get_global(description.mangled_name), symbol)
     return modules
 
 

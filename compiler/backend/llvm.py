@@ -98,7 +98,7 @@ def optimise(modules: list[str], symbol: str, where: Target) -> Any:
         if not function.is_declaration and function.name != symbol:
             function.linkage = "internal"
     linked.verify()
-    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    options = llvm.create_pipeline_tuning_options(speed_level=2)
     options.loop_vectorization = True
     options.slp_vectorization = True
     options.loop_interleaving = True
