@@ -116,3 +116,12 @@ def emit_object(module: Any, where: Target) -> bytes:
 def emit_assembly(module: Any, where: Target) -> str:
     """The module's assembly text."""
     return str(target_machine(where).emit_assembly(module))
+
+
+def assemble(text: str, where: Target) -> str:
+    """The assembly of LLVM IR as it stands, nothing optimised."""
+    machine = target_machine(where)
+    module = llvm.parse_assembly(text)
+    module.triple = where.triple
+    module.data_layout = str(machine.target_data)
+    return emit_assembly(module, where)

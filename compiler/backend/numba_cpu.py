@@ -14,6 +14,7 @@ from .plain import load_source
 
 __all__ = ["CompileFlags", "compile_function", "compile_source", "emit", "kernel_symbol"]
 
+SOFT_FMA = ("fma", "fmaf")
 _lock = threading.RLock()
 
 
@@ -42,7 +43,7 @@ def compile_source(
     entry: str,
     *,
     flags: CompileFlags | None = None,
-    externals: Iterable[str] = (),
+    externals: Iterable[str] = SOFT_FMA,
     cpu: str | None = None,
 ) -> bytes:
     """Compile a generated source to a relocatable ELF object that exports `kernel_symbol(source, entry,
@@ -56,7 +57,8 @@ def compile_source(
         source: text of a Python module over `backend.intrinsics`.
         entry: the function to export.
         flags: aliasing of the operands.
-        externals: C symbols that the object may leave undefined, for the loader to resolve.
+        externals: C symbols that the object may leave undefined, for the loader to resolve; by default those that
+            LLVM calls for CPUs without fused multiply-adds, where contractions are slow but have the same bits.
         cpu: LLVM CPU name; by default `TRACEMILL_CPU` or the host.
 
     Raises:

@@ -1,12 +1,16 @@
-"""Register tiles: how many rows and vectors of C one micro-kernel call keeps in registers on this CPU."""
+"""Register tiles: how many rows and vectors of C one micro-kernel call keeps in registers, by instruction set."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from ...ir.dtypes import DType
+
+if TYPE_CHECKING:
+    from ..backend.llvm import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +44,46 @@ class TileShape:
 _SHAPES = {"avx512": (12, 8, 64, 4), "avx2": (6, 4, 32, 2), "neon": (8, 6, 16, 4), "generic": (4, 3, 16, 2)}
 
 
-@lru_cache(maxsize=1)
-def host_isa() -> str:
-    """The widest instruction set we have tiles for on this CPU: `avx512`, `avx2`, `neon` or `generic`."""
-    import platform
+def target_isa() -> str:
+    """The widest instruction set we have tiles for on the CPU that code is generated for (`TRACEMILL_CPU`, or this
+    one): `avx512`, `avx2`, `neon` or `generic`.
 
-    import llvmlite.binding as llvm
+    Raises:
+        TracemillError: LLVM does not know the CPU.
+    """
+    from ..backend.llvm import target
 
-    try:
-        features = llvm.get_host_cpu_features()
-    except RuntimeError:
-        features = {}
-    if features.get("avx512f"):
-        return "avx512"
-    if features.get("avx2") and features.get("fma"):
-        return "avx2"
-    return "neon" if platform.machine().lower() in ("arm64", "aarch64") else "generic"
+    return _isa(target())
+
+
+# A multiply-add of 64 bytes: LLVM cuts it to the registers that the CPU has.
+_PROBE = """
+declare <16 x float> @llvm.fma.v16f32(<16 x float>, <16 x float>, <16 x float>)
+define void @probe(ptr %p) {
+  %x = load <16 x float>, ptr %p
+  %y = call <16 x float> @llvm.fma.v16f32(<16 x float> %x, <16 x float> %x, <16 x float> %x)
+  store <16 x float> %y, ptr %p
+  ret void
+}
+"""
+
+
+@lru_cache(maxsize=8)
+def _isa(where: Target) -> str:
+    """LLVM names no features of a CPU that is not the host, so we look at the code it makes."""
+    from ..backend.llvm import assemble
+
+    assembly = assemble(_PROBE, where)
+    for register, operation, name in (("zmm", "vfmadd", "avx512"), ("ymm", "vfmadd", "avx2"), ("v0", "fmla", "neon")):
+        if register in assembly and operation in assembly:
+            return name
+    return "generic"
 
 
 def tile_shape(dtype: DType, isa: str | None = None, *, vectors: int = 2) -> TileShape:
-    """The tile for a compute dtype (f32 or f64) on `isa` (default: this CPU), one to three vectors wide."""
-    rows_of_two, rows_of_three, vector_bytes, tail_rows = _SHAPES[isa or host_isa()]
+    """The tile for a compute dtype (f32 or f64), one to three vectors wide, on `isa`: by default that of the CPU that
+    code is generated for."""
+    rows_of_two, rows_of_three, vector_bytes, tail_rows = _SHAPES[isa or target_isa()]
     rows = rows_of_three if vectors == 3 else rows_of_two
     return TileShape(rows, vectors, vector_bytes // dtype.itemsize, tail_rows)
 
