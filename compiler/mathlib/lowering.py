@@ -63,20 +63,25 @@ def _lower_select(context: Any, builder: Any, signature: Any, arguments: Any) ->
     return builder.select(condition, if_true, if_false)
 
 
-class _Emitted:
-    """Arithmetic on an LLVM value, so that a primitive's own Python text emits its code."""
-
-    def __init__(self, builder: Any, value: Any) -> None:
-        self.builder, self.value = builder, value
-
-    def __add__(self, other: _Emitted) -> _Emitted:
-        return _Emitted(self.builder, self.builder.fadd(self.value, other.value))
-
-    def __mul__(self, other: _Emitted) -> _Emitted:
-        return _Emitted(self.builder, self.builder.fmul(self.value, other.value))
+def _fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    kind = ir.FunctionType(a.type, [a.type] * 3)
+    return builder.call(builder.module.declare_intrinsic("llvm.fma", [a.type], kind), [a, b, c])
 
 
-def _polynomial(function: Callable[..., Any]) -> None:
+@type_callable(primitives.fma_f32)
+def _type_fma(context: Any) -> Callable[..., Any]:
+    def resolve(a: Any, b: Any, c: Any) -> Any:
+        return types.float32 if a == b == c == types.float32 else None
+
+    return resolve
+
+
+@lower_builtin(primitives.fma_f32, types.Float, types.Float, types.Float)
+def _lower_fma(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    return _fused(builder, *arguments)
+
+
+def _polynomial(function: Callable[..., Any], evaluate: Callable[[Any, Any, list[Any]], Any]) -> None:
     """Register a primitive that evaluates a polynomial: x and a tuple of coefficients of x's type."""
 
     @type_callable(function)
@@ -90,13 +95,23 @@ def _polynomial(function: Callable[..., Any]) -> None:
     @lower_builtin(function, types.Float, types.UniTuple)
     def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         x, coefficients = arguments
-        count = signature.args[1].count
-        values = tuple(_Emitted(builder, builder.extract_value(coefficients, i)) for i in range(count))
-        return function(_Emitted(builder, x), values).value
+        values = [builder.extract_value(coefficients, i) for i in range(signature.args[1].count)]
+        return evaluate(builder, x, values)
 
 
-_polynomial(primitives.horner)
-_polynomial(primitives.polynomial)
+def _horner(builder: Any, x: Any, coefficients: list[Any]) -> Any:
+    result = coefficients[-1]
+    for coefficient in coefficients[-2::-1]:
+        result = builder.fadd(builder.fmul(result, x), coefficient)
+    return result
+
+
+def _two_chains(builder: Any, x: Any, coefficients: list[Any]) -> Any:
+    return primitives.two_chains(builder.fmul, lambda a, b, c: _fused(builder, a, b, c), x, coefficients)
+
+
+_polynomial(primitives.horner, _horner)
+_polynomial(primitives.polynomial, _two_chains)
 
 
 def _unary_intrinsic(function: Callable[..., Any], name: str) -> None:

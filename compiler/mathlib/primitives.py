@@ -10,6 +10,8 @@ statement instead of a diamond of blocks or a chain of named constants, and `sel
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -49,6 +51,19 @@ def select(condition: Any, if_true: Value, if_false: Value) -> Value:
     return if_true if condition else if_false
 
 
+def fma_f32(a: Float, b: Float, c: Float) -> Float:
+    """a * b + c of float32 operands, rounded once."""
+    # The product is exact in float64. The sum is rounded to odd there, so that the rounding to float32 is the only one
+    # that counts (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
+    product, addend = float(a) * float(b), float(c)
+    total = product + addend
+    part = total - product
+    error = (product - (total - part)) + (addend - part)
+    if error == error and error != 0.0 and not np.float64(total).view(np.int64) & 1:
+        total = math.nextafter(total, math.copysign(math.inf, error))
+    return np.float32(total)
+
+
 def horner(x: Float, coefficients: tuple[Float, ...]) -> Float:
     """The polynomial with these coefficients, lowest power first, by Horner's rule, each step rounded."""
     result = coefficients[-1]
@@ -58,17 +73,29 @@ def horner(x: Float, coefficients: tuple[Float, ...]) -> Float:
 
 
 def polynomial(x: Float, coefficients: tuple[Float, ...]) -> Float:
-    """The polynomial with these coefficients, lowest power first, each step rounded.
+    """The float32 polynomial with these coefficients, lowest power first, one fused multiply-add a step."""
+    return two_chains(lambda a, b: a * b, fma_f32, x, coefficients)
+
+
+def two_chains(multiply: Callable[[Any, Any], Any], fma: Callable[[Any, Any, Any], Any], x: Any,
+               coefficients: Sequence[Any]) -> Any:
+    """`polynomial` in terms of what its steps are made of: NumPy scalars, or LLVM instructions.
 
     Half the latency of Horner's rule: all but the constant term is split in even and odd powers, whose chains a CPU
     runs side by side (Knuth, The Art of Computer Programming, section 4.6.4). The constant is added last, so that a
     small rest leaves it its accuracy.
     """
+    def chain(at: Any, own: Sequence[Any]) -> Any:
+        result = own[-1]
+        for coefficient in own[-2::-1]:
+            result = fma(result, at, coefficient)
+        return result
+
     first, rest = coefficients[0], coefficients[1:]
     if len(rest) < _SPLIT:
-        return horner(x, coefficients)
-    square = x * x
-    return first + x * (horner(square, rest[0::2]) + x * horner(square, rest[1::2]))
+        return chain(x, coefficients)
+    square = multiply(x, x)
+    return fma(x, fma(x, chain(square, rest[1::2]), chain(square, rest[0::2])), first)
 
 
 def sqrt_f32(x: Float) -> Float:
@@ -107,6 +134,6 @@ def copysign(magnitude: Float, sign: Float) -> Float:
 
 
 PRIMITIVES = (
-    f32_bits, bits_f32, f64_bits, bits_f64, select, horner, polynomial, copysign,
+    f32_bits, bits_f32, f64_bits, bits_f64, select, fma_f32, horner, polynomial, copysign,
     sqrt_f32, sqrt_f64, floor, ceil, trunc, rint,
 )  # fmt: skip

@@ -1,9 +1,8 @@
 """The float32 functions that compute in float32: exp, exp2, log, tanh, sigmoid, erf, sqrt, rsqrt, roundings.
 
-They decide the speed of training, so they fill vectors with float32 lanes. Without FMA (whose absence turns
-`llvm.fma` into a library call, and whose use would tie the bits to the CPU) accuracy comes from Cody and
-Waite's split constants and from carrying the low half of a sum where it matters. No function branches;
-special values are selects at the end.
+They decide the speed of training, so they fill vectors with float32 lanes, and polynomials take one fused
+multiply-add a step, as contractions do. Accuracy comes from Cody and Waite's split constants and from carrying
+the low half of a sum where it matters. No function branches; special values are selects at the end.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from .primitives import (
     copysign,
     f32_bits,
     floor,
+    fma_f32,
     polynomial,
     rint,
     select,
@@ -67,10 +67,10 @@ def scale_f32(x: Float, exponent: Integer) -> Float:
 
 def exp_parts_f32(x: Float) -> tuple[Float, Float, Integer]:
     """(p, q, n) with exp(x) = (p + q) * 2**n, q the rounding error of p; |x| < 110 or NaN."""
-    shifted = x * LOG2_E_F32 + ROUND_F32
+    shifted = fma_f32(x, LOG2_E_F32, ROUND_F32)
     k = shifted - ROUND_F32
-    r = (x - k * LN2_HIGH_F32) - k * LN2_LOW_F32
-    tail = r + r * r * polynomial(r, EXP_F32)
+    r = fma_f32(k, -LN2_LOW_F32, fma_f32(k, -LN2_HIGH_F32, x))
+    tail = fma_f32(r * r, polynomial(r, EXP_F32), r)
     p = ONE_F32 + tail
     return p, (ONE_F32 - p) + tail, f32_bits(shifted) - 0x4B400000
 
@@ -86,7 +86,7 @@ def tm_exp2_f32(x: Float) -> Float:
     x = clamp_f32(x, EXP2_MIN_F32, EXP2_MAX_F32)
     shifted = x + ROUND_F32
     r = x - (shifted - ROUND_F32)
-    return scale_f32(ONE_F32 + r * polynomial(r, EXP2_F32), f32_bits(shifted) - 0x4B400000)
+    return scale_f32(fma_f32(r, polynomial(r, EXP2_F32), ONE_F32), f32_bits(shifted) - 0x4B400000)
 
 
 def tm_log_f32(x: Float) -> Float:
@@ -123,10 +123,10 @@ def tm_tanh_f32(x: Float) -> Float:
     """The hyperbolic tangent."""
     a = abs(x)
     square = a * a
-    small = a + a * square * polynomial(square, TANH_F32)
+    small = fma_f32(a * square, polynomial(square, TANH_F32), a)
     a = select(a > TANH_LIMIT_F32, TANH_LIMIT_F32, a)
     p, _, n = exp_parts_f32(a + a)
-    large = ONE_F32 - TWO_F32 / (ONE_F32 + p * bits_f32((n + 127) << 23))
+    large = ONE_F32 - TWO_F32 / fma_f32(p, bits_f32((n + 127) << 23), ONE_F32)
     return copysign(select(a < TANH_SMALL_F32, small, large), x)
 
 
@@ -134,10 +134,10 @@ def tm_erf_f32(x: Float) -> Float:
     """The error function."""
     a = abs(x)
     square = a * a
-    small = a + a * polynomial(square, ERF_SMALL_F32)
+    small = fma_f32(a, polynomial(square, ERF_SMALL_F32), a)
     a = select(a > ERF_LIMIT_F32, ERF_LIMIT_F32, a)
     p, _, n = exp_parts_f32(-polynomial(a, ERF_LARGE_F32))
-    large = ONE_F32 - p * bits_f32((n + 127) << 23)
+    large = fma_f32(-p, bits_f32((n + 127) << 23), ONE_F32)
     return copysign(select(a < ERF_SMALL_LIMIT_F32, small, large), x)
 
 

@@ -53,6 +53,25 @@ def test_plain_python_gives_the_same_bits(operator: str, dtype: str) -> None:
     np.testing.assert_array_equal(_bits(compiled(operator, dtype)(*operands), dtype), _bits(plain, dtype))
 
 
+def test_fused_multiply_add_rounds_once() -> None:
+    """Against exact fractions: sums next to the middle of two floats, cancellation, subnormal and special values."""
+    from tracemill.compiler.backend.intrinsics import fma
+    from tracemill.compiler.mathlib.primitives import fma_f32
+
+    generator = np.random.default_rng(2)
+    a, b, c = (np.ldexp(generator.uniform(-2, 2, 4000), generator.integers(-75, 20, 4000)).astype(np.float32)
+               for _ in range(3))
+    c[:1000] = -(a * b)[:1000]
+    c[1000:2000] = (a * b)[1000:2000] * np.float32(2**-24)
+    cases = [*zip(a, b, c, strict=True), *np.array([[np.inf, 0, 1], [3e38, 2, -np.inf], [3e38, 3e38, 1], [0, -1, 0],
+                                                    [1e-30, 1e-30, 1e-45], [np.nan, 1, 1]], np.float32)]
+    with np.errstate(all="ignore"):
+        for x, y, z in cases:
+            got, want = fma_f32(x, y, z), fma(x, y, z)
+            assert type(got) is np.float32
+            assert got.tobytes() == want.tobytes() or (got != got and want != want), (x, y, z)
+
+
 def _digest() -> str:
     """One digest of what a choice of functions gives."""
     total = hashlib.sha256()
