@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -47,7 +47,8 @@ class Fuse:
         sizes = dict.fromkeys(graph.size_names, _TYPICAL) | dict(graph.sizes) | self._given()
         least = least_bytes(graph, sizes)
         limit: int | None = None
-        inlined = inlinable(absorb(graph, (), (), self.max_nodes))
+        choices = _recomputed(absorb(graph, (), (), self.max_nodes))
+        inlined = next(choices)
         alone: set[Node] = set()
         for _ in range(_ROUNDS):
             fused, groups = rebuild(self._clusters(graph, inlined, alone), self.run)
@@ -57,8 +58,9 @@ class Fuse:
             limit = peak_bytes(graph, sizes) if limit is None else limit  # not often needed: it plans the graph
             if peak <= limit:
                 return fused
-            if inlined:  # first no value is computed twice
-                inlined = set()
+            fewer = next((c for c in choices if c != inlined), None)
+            if fewer is not None:
+                inlined = fewer
                 continue
             late = self._behind(Liveness(fused, sizes), groups) - alone
             if not late:
@@ -87,3 +89,10 @@ class Fuse:
         merge_scalars(clusters, merger)
         merge_updates(clusters)
         return clusters
+
+
+def _recomputed(clusters: Clusters) -> Iterator[set[Node]]:
+    """Values for their readers to compute: as many as pay, then fewer, then none."""
+    yield inlinable(clusters)
+    yield inlinable(clusters, small=False)
+    yield set()

@@ -13,6 +13,10 @@ from .clusters import Clusters, Group
 from .roles import ALIASES, CHEAP, REPEATABLE, Role, checks, cost
 from .shapes import size
 
+# Full-size values that a recomputed one may be made of in the end.
+_SOURCES = 2
+# A value of less than this part of another (a mean, a scale) is small beside it.
+_SMALL = 16
 # Named sizes are compared as if they were all this; only ratios matter.
 _TYPICAL = 64
 
@@ -23,16 +27,22 @@ def nbytes(node: Node) -> int:
     return evaluate(d, dict.fromkeys(names(d), _TYPICAL))
 
 
-def inlinable(clusters: Clusters) -> set[Node]:
-    """The nodes that their readers should compute."""
-    return _Inline(clusters).run()
+def inlinable(clusters: Clusters, small: bool = True) -> set[Node]:
+    """The nodes that their readers should compute.
+
+    Args:
+        small: values that are small beside a result may stay in memory longer for it.
+    """
+    return _Inline(clusters, small).run()
 
 
 class _Inline:
-    def __init__(self, clusters: Clusters) -> None:
+    def __init__(self, clusters: Clusters, small: bool) -> None:
         self.clusters, self.graph = clusters, clusters.graph
+        self.share = _SMALL if small else 0
         self.chosen: set[Node] = set()
         self.costs: dict[Node, int] = {}
+        self.sources: dict[Node, set[Node]] = {}  # values in memory, as large as the result, that each one is made of
 
     def run(self) -> set[Node]:
         for group in self.clusters.groups():
@@ -44,8 +54,9 @@ class _Inline:
         (result,) = group.outputs
         cone, border = self._cone(result, group)
         total = sum(map(cost, cone)) + sum(self.costs.get(n, 0) for n in border)
-        if cone and self._worth(result, group, border, total):
-            self.costs[result] = total
+        sources = {s for n in border for s in (self.sources[n] if n in self.costs else {n}) if size(s) == size(result)}
+        if cone and len(sources) <= _SOURCES and self._worth(result, group, border, total):
+            self.costs[result], self.sources[result] = total, sources
             self.chosen.update(cone)
 
     def _cone(self, result: Node, group: Group) -> tuple[list[Node], list[Node]]:
@@ -78,10 +89,9 @@ class _Inline:
             return False
         if total > CHEAP and any(repeated_in(clusters, result, g) for g in groups):
             return False
-        leaves = [n for n in border if n not in self.costs]
-        if sum(size(n) == size(result) for n in leaves) > 2:
-            return False
         end = max(clusters.last(g) for g in groups)
+        leaves = [n for n in border if n not in self.costs
+                  and (not self.share or nbytes(n) * self.share > nbytes(result))]
         longer = [n for n in leaves if not self._alive(n, end, group)]
         return sum(map(nbytes, longer)) <= nbytes(result) + sum(nbytes(n) for n in longer if n in group.members)
 

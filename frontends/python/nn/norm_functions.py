@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from ....ir.build import Builder
 from ....ir.dtypes import DType
 from ....ir.errors import ShapeError
-from ....ir.node import Node
+from ....ir.graph import Graph, InputSpec, input_node
+from ....ir.node import Node, Place
+from ....ir.types import TensorType
 from .. import dtypes
 from ..autograd import no_grad
 from ..inplace import store
@@ -23,10 +26,35 @@ Axes = tuple[int, ...]
 
 def _moments(b: Builder, x: Node, axes: Axes) -> tuple[Node, Node, Node]:
     """x minus its mean, the mean, and the sum of squares of the difference (both over `axes`, dropped)."""
-    center = mean(b, x, axes)
-    gap = b.sub(x, spread(b, center, x.shape, axes))
-    squares = b.mul(gap, gap)
-    return gap, center, b.sum(squares, axes=axes) if axes else squares
+    if not axes:
+        gap = b.sub(x, x)
+        return gap, x, b.mul(gap, gap)
+    forward, backward = _moment_bodies(x.tensor_type, axes, b.place)
+    center, squares = b.results(b.custom_vjp(x, forward=forward, backward=backward))
+    return b.sub(x, spread(b, center, x.shape, axes)), center, squares
+
+
+@lru_cache(maxsize=256)
+def _moment_bodies(x: TensorType, axes: Axes, place: Place) -> tuple[Graph, Graph]:
+    """The mean and the sum of squared differences from it, and their joint derivative.
+
+    The squares' derivative with respect to the mean is left out: it is twice the sum of the differences, which is zero.
+    As a computed zero it would make the gradient of a normalisation wait for one sum before it can begin the next.
+    """
+    b = Builder(place)
+    node = input_node(0, x)
+    center = mean(b, node, axes)
+    gap = b.sub(node, spread(b, center, node.shape, axes))
+    squares = b.sum(b.mul(gap, gap), axes=axes)
+    forward = Graph("moments", (InputSpec("x", x),), (center, squares))
+    small = center.tensor_type
+    given, _, d_center, d_squares = (input_node(1 + i, small) for i in range(4))
+    gap = b.sub(node, spread(b, given, node.shape, axes))
+    shift = b.div(d_center, count_of(b, node, axes, x.dtype))
+    slope = b.mul(gap, spread(b, b.add(d_squares, d_squares), node.shape, axes))
+    names = ("mean", "squares", "d_mean", "d_squares")
+    specs = (InputSpec("x", x), *(InputSpec(name, small) for name in names))
+    return forward, Graph("moments_vjp", specs, (b.add(slope, spread(b, shift, node.shape, axes)),))
 
 
 def _scaled(b: Builder, gap: Node, variance: Node, eps: float, axes: Axes) -> Node:
