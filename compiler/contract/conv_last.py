@@ -3,7 +3,7 @@
 A filter's row of taps over such an image is one contiguous run: `(kw, c)`. Pixels are broadcast where they lie,
 filters are vectors, packed `[tile][kh][kw][c][columns]` once per thread, and the micro-kernel goes from run to run
 through a table of offsets. Strides cost nothing. Padded images are copied, a chunk of rows at a time; others are
-read in place. There is no im2col.
+read in place. Taps in rows that are padding are left out. There is no im2col.
 
 The gradient by the input is the same with other filters: at stride 1 the flipped, transposed ones over dy padded
 the other way; at stride s, pixels of one residue modulo s (a phase) share their taps and read dy at stride 1.
@@ -100,9 +100,10 @@ _EXTENTS = (
     "row_pitch", "phases_h", "phases_w", "step_h", "step_w", "shift_h", "origin_h", "span_h", "first_w", "start",
     "stop", "width", "flat", "order_at",
 )  # fmt: skip
-# Behind them: per phase its row, first column, number of columns, first column in the source, number of runs, their
-# length, place in the table; then the taps in the order of k; then the table, two offsets for every run.
-_PHASE_WORDS = 7
+# Behind them: per phase its row, first column, number of columns, first column in the source; rows of taps, the first
+# one's offset, their distance, runs in each, a run's length, place in the table. Then the taps in the order of k; then
+# the table, two offsets for every run.
+_PHASE_WORDS = 10
 
 
 @dataclass(frozen=True)
@@ -192,20 +193,20 @@ class ConvLast:
         table: list[Dim] = []
         for phase_h in range(h.phases):
             for phase_w in range(w.phases):
-                columns = g.offsets(1, phase_w)
+                rows, columns = g.offsets(0, phase_h), g.offsets(1, phase_w)
                 # Taps whose channels lie one behind the other are one run.
                 merged = pixel == g.depth and all(b[0] - a[0] == 1 for a, b in pairwise(columns))
-                runs = 0
                 at = len(table)
-                for offset_h, tap_h in g.offsets(0, phase_h):
+                for offset_h, tap_h in rows:
                     for i, (offset_w, tap_w) in enumerate(columns):
                         if i == 0 or not merged:
                             table += [offset_h * pitch + offset_w * pixel, len(order) * g.depth * self.tile.columns]
-                            runs += 1
                         order.append(tap_h * g.taps[1] + tap_w)
                 v = mod(phase_w - w.shift, w.phases)
-                phases += [phase_h, v, ceil_div(g.target[1] - v, w.phases), w.first(v) - first_w, runs,
-                           g.depth * (len(columns) if merged else 1), at]  # fmt: skip
+                per_row = min(1, len(columns)) if merged else len(columns)
+                phases += [phase_h, v, ceil_div(g.target[1] - v, w.phases), w.first(v) - first_w,
+                           len(rows), rows[0][0] if rows else 0, rows[1][0] - rows[0][0] if len(rows) > 1 else 1,
+                           per_row, g.depth * (len(columns) if merged else 1), at]  # fmt: skip
         tables_at = len(_EXTENTS) + len(phases) + len(order)
         for i in range(_PHASE_WORDS - 1, len(phases), _PHASE_WORDS):
             phases[i] = phases[i] + tables_at
@@ -326,13 +327,18 @@ def kernel(buffers, extents, begin, end, scratch, status):
         for j in range(0, width_j, $COLUMNS):
             for at in range($FIRST_PHASE, order_at, $PHASE):
                 u = y0 + urem(extents[at] + phases_h - urem(y0 + shift_h, phases_h), phases_h)
+                apart = extents[at + 6]
                 for y in range(u, y1, phases_h * line):
-                    row = udiv(y + shift_h, phases_h) * step_h + origin_h - row0
+                    # Rows of taps above and below the image add nothing.
+                    row = udiv(y + shift_h, phases_h) * step_h + origin_h
+                    top = row + extents[at + 5]
+                    first = udiv(imax(0, -top) + apart - 1, apart)
+                    last = imin(extents[at + 4], udiv(imax(0, source_h - top + apart - 1), apart))
                     $micro(
                         out, out_at + ((y - y0) * target_w + extents[at + 1]) * out_row + j, phases_w * out_row,
-                        place, place_at + row * row_pitch + extents[at + 3] * pixel, step_w * pixel, 1,
-                        panel, j * taps * depth, $COLUMNS, extents, extents[at + 6], extents[at + 4],
-                        extents[at + 5], extents[at + 2] * line, 0)
+                        place, place_at + (row - row0) * row_pitch + extents[at + 3] * pixel, step_w * pixel, 1,
+                        panel, j * taps * depth, $COLUMNS, extents, extents[at + 9] + 2 * first * extents[at + 7],
+                        (last - first) * extents[at + 7], extents[at + 8], extents[at + 2] * line, 0)
         if not direct:
             $finish
     return 0
