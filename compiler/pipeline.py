@@ -22,6 +22,7 @@ from ..ir.errors import InternalError, TracemillError, VerifyError
 from ..ir.graph import Graph, all_nodes
 from ..ir.verify import verify
 from .passes import Pass, format_pass
+from .passes.attention import Attention
 from .passes.autodiff import SYMBOLS, Autodiff
 from .passes.optimizer import Optimizer
 from .passes.replicate import Replicate
@@ -40,7 +41,7 @@ def passes_of(phase: str, *, fuse: bool = True, sizes: Mapping[str, int] | None 
     """
     match phase:
         case "differentiated":
-            return (Autodiff(),)
+            return (Attention(), Autodiff())
         case "optimizer":
             return (Optimizer(),)
         case "replicated":

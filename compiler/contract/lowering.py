@@ -13,7 +13,8 @@ from numba.core.typing import signature
 from numba.extending import lower_builtin
 
 from ..backend.lowering import BufferTable, Pointer, buffers_type, typed_by
-from . import primitives
+from . import blocks_llvm, primitives
+from .blocks_llvm import emit_block
 from .halo import HALO
 from .halo_llvm import emit_halo
 from .micro_llvm import emit
@@ -21,6 +22,8 @@ from .micro_runs import parse_runs_kernel
 from .micro_runs_llvm import emit_runs
 from .pack_llvm import emit_copy, emit_pack, emit_pad, emit_transpose
 from .primitives import PACK, ROWS, TRANSPOSE, primitive
+from .rows import ROW_OPERATIONS
+from .rows_llvm import SIGNATURES, emit_rows
 from .tiles import parse_micro_kernel
 
 
@@ -101,12 +104,42 @@ def register(name: str) -> None:
     elif match := PACK.fullmatch(name):
         dtype, columns, lanes = match[1], int(match[2]), int(match[3])
         _register_call(function, 8, {0: 1, 2: 3}, lambda module: emit_pack(module, dtype, columns, lanes))
+    elif match := ROW_OPERATIONS.fullmatch(name):
+        operation, dtype = match[1], match[2]
+        _register_code(function, SIGNATURES[operation], dtype,
+                       lambda module: emit_rows(module, name, operation, dtype))
+    elif operation := blocks_llvm.operation_of(name):
+        letters, gives = blocks_llvm.SIGNATURES[operation]
+        _register_code(function, letters, blocks_llvm.dtype_of(name), lambda module: emit_block(module, name),
+                       types.int64 if gives else types.void)
     elif match := ROWS.fullmatch(name):
         kind, dtype = match[1], match[2]
         if kind == "pad":
             _register_call(function, 9, {0: 1, 3: 4}, lambda module: emit_pad(module, dtype))
         else:
             _register_call(function, 9, {0: 1, 4: 5}, lambda module: emit_copy(module, dtype))
+
+
+def _register_code(function: Callable[..., Any], letters: str, dtype: str, emitted: Callable[[Any], Any],
+                   result: Any = types.void) -> None:
+    """Lower `function` to a call of `emitted(module)` with its arguments as they are; see `code_llvm.Code`."""
+    scalar = types.float32 if dtype == "f32" else types.float64
+    pointees, scalars = {"p": scalar, "e": types.int64}, {"i": types.int64, "s": scalar}
+
+    def resolve(*args: Any) -> Any:
+        if len(args) != len(letters):
+            return None
+        kinds = [scalars.get(letter, arg) for arg, letter in zip(args, letters, strict=True)]
+        fits = all(letter in scalars or (isinstance(kind, types.CPointer) and kind.dtype == pointees[letter])
+                   for kind, letter in zip(kinds, letters, strict=True))
+        return signature(result, *kinds) if fits else None
+
+    @lower_builtin(function, *[types.Any] * len(letters))
+    def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value = builder.call(emitted(builder.module), arguments)
+        return context.get_dummy_value() if result is types.void else value
+
+    typed_by(function, resolve)
 
 
 def _register_call(

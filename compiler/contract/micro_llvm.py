@@ -27,10 +27,10 @@ def emit(module: Any, kernel: MicroKernel) -> Any:
     return known or _emit_row_loop(module, kernel)
 
 
-def internal_function(module: Any, name: str, arguments: list[Any]) -> Any:
-    """A void function that only `module` sees and that stays a call: one copy of its code, however many
+def internal_function(module: Any, name: str, arguments: list[Any], result: Any = None) -> Any:
+    """A function that only `module` sees and that stays a call: one copy of its code, however many
     callers."""
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
+    function = ir.Function(module, ir.FunctionType(result or ir.VoidType(), arguments), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
     function.attributes.add("nounwind")

@@ -9,6 +9,7 @@ Generated sources use them by name. Like the intrinsics, each is plain NumPy her
   `values` as its scratch and `words` (int64) as its status;
 - `rows_f32_12x2x16_4…`, `runs_f32_12x2x16_4…`: micro-kernels, see `micro` and `micro_runs`;
 - `halo_f32`: image rows with zeros around them, see `halo`;
+- `exp_rows_f32…`, `seen_f32_12x2x16_4…`: what attention does to rows and blocks of scores, see `rows`, `blocks`;
 - `transpose_f32_16(dst, dst_off, dst_row, src, src_off, src_row, blocks)`: `blocks` squares of 16 × 16
   elements, `dst[dst_off + c * dst_row + r] = src[src_off + r * src_row + c]` for r < 16, c < 16 * blocks;
 - `pack_f32_32x16(panel, panel_off, b, b_off, b_k, b_n, depth, width)`: rows of a panel of 32 columns,
@@ -30,9 +31,11 @@ from typing import Any
 
 import numpy as np
 
+from .blocks import block_operation
 from .halo import halo
 from .micro import micro_kernel
 from .micro_runs import runs_kernel
+from .rows import row_operation
 
 TRANSPOSE = re.compile(r"transpose_(f32|f64)_(\d+)")
 PACK = re.compile(r"pack_(f32|f64)_(\d+)x(\d+)")
@@ -127,6 +130,7 @@ def primitive(name: str) -> Callable[..., Any] | None:
     Its attribute `register_numba` is a function that makes it known to Numba.
     """
     function: Any = _FIXED.get(name) or micro_kernel(name) or runs_kernel(name) or halo(name)
+    function = function or row_operation(name) or block_operation(name)
     if match := TRANSPOSE.fullmatch(name):
         function = _transpose(int(match[2]))
     elif match := PACK.fullmatch(name):

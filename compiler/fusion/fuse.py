@@ -9,6 +9,7 @@ from typing import ClassVar
 from ...ir.graph import Graph
 from ...ir.node import Node
 from .absorb import absorb
+from .attention import attention_groups
 from .clusters import Clusters, Group
 from .inline import inlinable
 from .merge import Merger
@@ -44,6 +45,7 @@ class Fuse:
     def run(self, graph: Graph) -> Graph:
         if self.max_nodes < 2:
             return graph
+        graph = attention_groups(graph)
         sizes = dict.fromkeys(graph.size_names, _TYPICAL) | dict(graph.sizes) | self._given()
         least = least_bytes(graph, sizes)
         limit: int | None = None

@@ -24,6 +24,11 @@ def rebuild(clusters: Clusters, inside: Callable[[Graph], Graph]) -> tuple[Graph
     return graph, made.launches
 
 
+def _has_loops(node: Node) -> bool:
+    """Whether a node has bodies that are not kernels already."""
+    return has_bodies(node) and node.op.name != "fused"
+
+
 def _split_uncovered(clusters: Clusters) -> None:
     """Take apart the groups that cannot be lowered; the cheap checks of fusion let few of them through."""
     for group in clusters.groups():
@@ -91,7 +96,7 @@ class _Rebuild:
         group = self._group(node)
         if group is None:
             given = tuple(self.mapped[i] for i in node.inputs)
-            self.mapped[node] = map_bodies(node, given, self._inside) if has_bodies(node) else node.with_inputs(given)
+            self.mapped[node] = map_bodies(node, given, self._inside) if _has_loops(node) else node.with_inputs(given)
             return
         body, leaves = self._body(group)
         outputs = self.clusters.results(group)

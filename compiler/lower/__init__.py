@@ -50,7 +50,11 @@ def _lower_fused(outputs: tuple[Node, ...], inputs: tuple[InputSpec, ...], kind:
 
 
 def _lower_body(body: Graph, inputs: tuple[int, ...], kind: str) -> Lowered:
+    from .attention import ATTENTION, lower_attention
     from .group import lower_group
+
+    if kind == ATTENTION:
+        return lower_attention(body, inputs)
 
     cores = [n for n in body.nodes if n.op.kind is Kind.CONTRACTION]
     if len(cores) == 1:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from ...ir.build import Builder
 from ...ir.dims import Dim, product
+from ...ir.graph import Graph, InputSpec, input_node
 from ...ir.node import Node
 from ..contract.window import TRANSPOSED, Window, WindowKind
 from ..kernel import KernelSource
 from ..opaque.indexing import IndexStore, Scatter
 from ..opaque.ordering import CumSum, Sort, TopK
+from ..passes.rewriting import substitute
+from .attention import lower_attention
 from .lowered import Launch, Lowered, Slot
 from .source import module
 
@@ -97,8 +101,16 @@ _WINDOWS: dict[str, WindowKind] = {
     "window_spread": "spread", "window_put": "put",
 }  # fmt: skip
 
+def _attention(node: Node) -> Lowered:
+    results = Builder(node.place).results(node)
+    specs = tuple(InputSpec(f"x{k}", x.tensor_type) for k, x in enumerate(node.inputs))
+    places = [input_node(k, s.type) for k, s in enumerate(specs)]
+    body = Graph("body", specs, substitute(results, {node: node.with_inputs(places)}))
+    return lower_attention(body, tuple(range(len(specs))))
+
+
 OPAQUE: dict[str, Callable[[Node], Lowered]] = {
     **dict.fromkeys(_WINDOWS, _window),
     "cumsum": _cumsum, "sort": _sort, "topk": _topk, "index_copy": _index_store, "index_add": _index_store,
-    "scatter": _scatter, "scatter_add": _scatter,
+    "scatter": _scatter, "scatter_add": _scatter, "attention": _attention, "attention_grad": _attention,
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .attention import Attention
 from .autodiff import Autodiff
 from .base import Pass, format_pass, format_pipeline
 from .layout import Layout
@@ -16,8 +17,8 @@ def registry() -> dict[str, type[Pass]]:
     from ..fusion import Fuse  # here: fusion itself uses this package
 
     passes: tuple[type[Pass], ...] = (
-        Autodiff, Optimizer, Replicate, Simplify, Canonicalize, Fold, Algebraic, Cse, SinkReshapes, Dce, Hoist, Layout,
-        Windows, Fuse,
+        Attention, Autodiff, Optimizer, Replicate, Simplify, Canonicalize, Fold, Algebraic, Cse, SinkReshapes, Dce,
+        Hoist, Layout, Windows, Fuse,
     )
     return {cls.name: cls for cls in passes}
 

@@ -1,6 +1,7 @@
 """The operator table, one module per family. Importing this package registers every operator."""
 
 from . import (
+    attention,
     contraction,
     control,
     core,
@@ -16,6 +17,7 @@ from . import (
 )
 
 __all__ = [
+    "attention",
     "contraction",
     "control",
     "core",
