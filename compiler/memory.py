@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from ..ir.dims import Dim, dmax, evaluate, sym
 
 ALIGNMENT = 64
+_NESTED = 8  # most extents in one expression of a greatest one
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +67,11 @@ def place(intervals: Sequence[Interval], sizes: Mapping[str, int]) -> Placement:
     ends: list[Dim] = [0] * len(intervals)
     for i in order:
         below = [j for j in clashes[i] if rank[j] < rank[i]]
-        offsets[i] = _named(_greatest([ends[j] for j in _supports(below, clashes, rank)]), "at", lets)
+        offsets[i] = _named(_greatest([ends[j] for j in _supports(below, clashes, rank)], lets), "at", lets)
         ends[i] = offsets[i] + align(intervals[i].nbytes)
-    return Placement(tuple(offsets), tuple(lets), _greatest(ends))
+    tops = [ends[j] for j in _supports(order, clashes, rank)]
+    peak = _greatest(tops, lets)
+    return Placement(tuple(offsets), tuple(lets), peak)
 
 
 def _clashes(intervals: Sequence[Interval]) -> list[list[int]]:
@@ -105,10 +108,13 @@ def _supports(below: Sequence[int], clashes: Sequence[Sequence[int]], rank: Mapp
     return sorted(members - covered, key=lambda j: rank[j])
 
 
-def _greatest(dims: Sequence[Dim]) -> Dim:
+def _greatest(dims: Sequence[Dim], lets: list[tuple[str, Dim]]) -> Dim:
+    """The greatest extent. Where many cannot be compared, results so far get names: nested, they would grow deep."""
     total: Dim = 0
-    for d in dict.fromkeys(dims):
+    for count, d in enumerate(dict.fromkeys(dims)):
         total = dmax(total, d)
+        if count % _NESTED == _NESTED - 1:
+            total = _named(total, "at", lets)
     return total
 
 

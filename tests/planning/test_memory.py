@@ -56,3 +56,14 @@ def test_expressions_do_not_grow_with_the_graph() -> None:
     placement = place(mixed, {"B": 100})
     assert all(len(str(d)) < 400 for d in placement.offsets)
     assert all(len(str(d)) < 1000 for _, d in placement.lets)
+
+
+def test_many_extents_that_cannot_be_compared() -> None:
+    """The arena's size stays a shallow expression, however many temporaries could be the topmost one."""
+    intervals = [Interval(4 * (i + 1) * B + 64 * (400 - i), i, i) for i in range(400)]
+    placement = place(intervals, {"B": 16})
+    assert len(str(placement.peak)) < 1000
+    for b in (0, 3, 16, 1000):
+        at, sizes = _resolved(placement.offsets, placement.lets, b)
+        assert at == [0] * 400
+        assert evaluate(placement.peak, sizes) == max(evaluate(align(t.nbytes), sizes) for t in intervals)
