@@ -20,9 +20,11 @@ from .micro_runs import RunsKernel
 from .text import Epilogue, call_epilogue, extent_loads, fill, load, storage
 from .tiles import TileShape, tile_shape
 
-# Blocks of images at most, and bytes of all their sums, about.
+# Blocks of images at most, and elements of all their sums, about: part of what fixes a result's bits.
 _BLOCKS = 8
-_SUMS_BYTES = 256 * 1024
+_SUM_ELEMENTS = 64 * 1024
+# Fewer channels than these take a whole row of taps as rows.
+_FEW = 8
 # Filters and channels of one step of the second kernel.
 _FOLD = 16
 
@@ -57,8 +59,8 @@ class WeightGradSums:
     def of(cls, dtype: DType, g: Geometry) -> WeightGradSums:
         """The kernel for a convolution."""
         narrow = dtype is not dtype.compute
-        rows = g.depth * g.taps[1] if _few(dtype, g) else g.depth
-        return cls(dtype, _channel_tile(dtype.compute, rows, g.filters), narrow or (_few(dtype, g) and g.padded))
+        rows = g.depth * g.taps[1] if _few(g) else g.depth
+        return cls(dtype, _channel_tile(dtype.compute, rows, g.filters), narrow or (_few(g) and g.padded))
 
     @property
     def _narrow(self) -> bool:
@@ -66,8 +68,8 @@ class WeightGradSums:
 
     def blocks(self, g: Geometry) -> tuple[Dim, Dim]:
         """Images of a block, and how many blocks there are."""
-        one = self._sums_of_block(g) * self.dtype.compute.itemsize
-        fit = _SUMS_BYTES // max(1, one) if isinstance(one, int) else 1
+        weights = g.groups * g.taps[0] * g.taps[1] * g.depth * g.filters
+        fit = _SUM_ELEMENTS // max(1, weights) if isinstance(weights, int) else 1
         most = 1 << min(_BLOCKS, max(1, fit)).bit_length() - 1  # even shares for even batches
         images = dmax(1, ceil_div(g.batch, most))
         return images, dmax(1, ceil_div(g.batch, images))
@@ -84,7 +86,7 @@ class WeightGradSums:
 
     def parallel_range(self, g: Geometry) -> Dim:
         """Steps of the parallel range."""
-        pieces = g.taps[0] if _few(self.dtype, g) else g.taps[0] * g.taps[1]
+        pieces = g.taps[0] if _few(g) else g.taps[0] * g.taps[1]
         return self.blocks(g)[1] * g.groups * ceil_div(g.filters, self.tile.columns) * pieces
 
     def _areas(self, g: Geometry) -> tuple[Dim, Dim, Dim]:
@@ -101,7 +103,7 @@ class WeightGradSums:
 
     def extents(self, g: Geometry) -> tuple[Dim, ...]:
         """The kernel's extents."""
-        h, w, few = g.axis(0), g.axis(1), _few(self.dtype, g)
+        h, w, few = g.axis(0), g.axis(1), _few(g)
         first_w = w.first(0)
         width = w.first(g.target[1] - 1) + w.reach + 1 - first_w
         pixel = g.depth if self.halo else g.groups * g.depth
@@ -159,10 +161,9 @@ class WeightGradSums:
         return KernelSource("kernel", source, 3, _EXTENTS)
 
 
-def _few(dtype: DType, g: Geometry) -> bool:
+def _few(g: Geometry) -> bool:
     """Whether the rows are those of a whole row of taps, which must then lie side by side."""
-    lanes = tile_shape(dtype.compute).lanes
-    return g.groups == 1 and g.dilation[1] == 1 and isinstance(g.depth, int) and g.depth < lanes // 2
+    return g.groups == 1 and g.dilation[1] == 1 and isinstance(g.depth, int) and g.depth < _FEW
 
 
 def _channel_tile(dtype: DType, rows: Dim, filters: Dim) -> TileShape:

@@ -16,7 +16,7 @@ from .conv_last import lower_last
 from .errors import CannotLower
 from .loop_conv import lower_loops
 from .lowered import Launch, Lowered, Slot
-from .product_tail import product_tail
+from .product_tail import Tail, product_tail
 from .source import module
 
 
@@ -75,9 +75,10 @@ class _Convolution:
     def lower(self) -> Lowered:
         """One launch."""
         core, d = self.core, self.dims
+        tail: Tail | None = None
+        operands: tuple[Slot, ...] = (Slot("result", 0),)
         if self.body.outputs == (core,):
-            tail = None
-            source, operands, text = self.spec.kernel(), (Slot("result", 0),), f"# {core.op.name}\n"
+            source, text = self.spec.kernel(), f"# {core.op.name}\n"
         else:
             tail = product_tail(self.body, self.inputs, core, batch=1, rows=1)
             source = replace(self.spec, epilogue=tail.epilogue).kernel()

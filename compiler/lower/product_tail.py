@@ -73,7 +73,8 @@ def product_tail(body: Graph, inputs: tuple[int, ...], core: Node, batch: int, r
     kernel = Kernel("conv", (*extra, *targets), kept, (), (marker, *values.body), (f"{core.op.name}: {what}",))
     groups = [[a.name for a in kept if a.name[0] == letter] for letter in "bpq"]
     kernel = collapse(kernel, apart=[group[0] for group in groups if len(group) == 1])
-    tile = Tile(*(tuple(a for a in kernel.kept if a.name[0] == letter) for letter in "bpq"), _RESULT)
+    batches, lines, columns = (tuple(a for a in kernel.kept if a.name[0] == letter) for letter in "bpq")
+    tile = Tile(batches, lines, columns, _RESULT)
     epilogue, extents = write_epilogue(kernel, kernel.body[1:], kernel.operands, tile, core.dtype.compute)
     slots = [Slot("input", inputs[int(o.name[1:])]) for o in extra] + [Slot("result", k) for k in range(len(targets))]
     taken = {inputs[x.attrs.index] for x in core.inputs}
