@@ -7,15 +7,17 @@ instructions. All three give the same bits.
 
 from __future__ import annotations
 
+import operator
 import types
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
+from ..contract.softfma import fma_f32
 from .library import FUNCTIONS, PRIMITIVE_NAMES
-from .primitives import horner, polynomial
+from .primitives import horner, two_chains
 
 
 def retargeted(function: Callable[..., Any], primitives: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
@@ -46,7 +48,8 @@ def retargeted(function: Callable[..., Any], primitives: Mapping[str, Callable[.
 _ON_ARRAYS: Mapping[str, Callable[..., Any]] = {
     "select": np.where,
     "horner": horner,
-    "polynomial": polynomial,
+    "polynomial": partial(two_chains, operator.mul, fma_f32),
+    "fma_f32": fma_f32,
     "f32_bits": lambda x: x.view(np.int32),
     "bits_f32": lambda x: x.astype(np.int32).view(np.float32),
     "f64_bits": lambda x: x.view(np.int64),

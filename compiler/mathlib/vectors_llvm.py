@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 from llvmlite import ir
 
 from .library import FUNCTIONS
-from .primitives import horner, polynomial
+from .primitives import horner, two_chains
 from .vectors import retargeted
 
 
@@ -148,6 +150,17 @@ def _convert(element: Any, number: Any) -> Callable[[Any], Any]:
     return convert
 
 
+def _fma(a: Any, b: Any, c: Any) -> Vector:
+    """a · b + c, rounded once; at least one of the three is no plain number."""
+    known = next(x for x in (a, b, c) if isinstance(x, Vector))
+    kind, builder = known.value.type, known.builder
+    # llvmlite's declare_intrinsic cannot name vector types: declare by name.
+    name = f"llvm.fma.v{kind.count}f32" if isinstance(kind, ir.VectorType) else "llvm.fma.f32"
+    function = builder.module.globals.get(name) or ir.Function(builder.module, ir.FunctionType(kind, [kind] * 3), name)
+    return Vector(builder, builder.call(function, [x.value if isinstance(x, Vector) else known.like(x)
+                                                   for x in (a, b, c)]))
+
+
 def _cast(element: Any) -> Callable[[Any], Any]:
     def cast(x: Any) -> Any:
         if isinstance(x, Vector):
@@ -172,7 +185,8 @@ def _missing(name: str) -> Callable[..., Any]:
 _ON_VECTORS: dict[str, Any] = {
     "np": SimpleNamespace(float32=_convert(ir.FloatType(), np.float32), float64=_convert(ir.DoubleType(), np.float64),
                           int32=_convert(ir.IntType(32), np.int32), int64=_convert(ir.IntType(64), np.int64)),
-    "select": _select, "horner": horner, "polynomial": polynomial,
+    "select": _select, "horner": horner, "fma_f32": _fma,
+    "polynomial": partial(two_chains, operator.mul, _fma),
     "f32_bits": _cast(ir.IntType(32)), "bits_f32": _cast(ir.FloatType()),
     "f64_bits": _cast(ir.IntType(64)), "bits_f64": _cast(ir.DoubleType()),
     **{name: _missing(name) for name in ("floor", "ceil", "trunc", "rint", "copysign", "sqrt_f32", "sqrt_f64")},
