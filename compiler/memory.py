@@ -9,7 +9,7 @@ holds for every batch size, so that a new size re-evaluates the plan and never r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..ir.dims import Dim, dmax, evaluate, sym
@@ -65,11 +65,12 @@ def place(intervals: Sequence[Interval], sizes: Mapping[str, int]) -> Placement:
     offsets: list[Dim] = [0] * len(intervals)
     lets: list[tuple[str, Dim]] = []
     ends: list[Dim] = [0] * len(intervals)
-    for i in order:
-        below = [j for j in clashes[i] if rank[j] < rank[i]]
-        offsets[i] = _named(_greatest([ends[j] for j in _supports(below, clashes, rank)], lets), "at", lets)
+    lower = [_bits(rank[j] for j in clashes[i] if rank[j] < rank[i]) for i in order]
+    for r, i in enumerate(order):
+        below = [ends[order[k]] for k in _supports(lower[r], lower)]
+        offsets[i] = _named(_greatest(below, lets), "at", lets)
         ends[i] = offsets[i] + align(intervals[i].nbytes)
-    tops = [ends[j] for j in _supports(order, clashes, rank)]
+    tops = [ends[order[k]] for k in _supports((1 << len(order)) - 1, lower)]
     peak = _greatest(tops, lets)
     return Placement(tuple(offsets), tuple(lets), peak)
 
@@ -101,11 +102,34 @@ def _greedy(sizes: Sequence[int], clashes: Sequence[Sequence[int]]) -> list[int]
     return at
 
 
-def _supports(below: Sequence[int], clashes: Sequence[Sequence[int]], rank: Mapping[int, int]) -> list[int]:
-    """Those of `below` that no other of them rests upon: only their ends can be the greatest."""
-    members = set(below)
-    covered = {j for k in below for j in clashes[k] if j in members and rank[j] < rank[k]}
-    return sorted(members - covered, key=lambda j: rank[j])
+def _bits(members: Iterable[int]) -> int:
+    """A set of small integers as the bits of one."""
+    found = 0
+    for m in members:
+        found |= 1 << m
+    return found
+
+
+def _supports(below: int, lower: Sequence[int]) -> list[int]:
+    """Those of a set of ranks that no other of them rests upon: only their ends can be the greatest.
+
+    Args:
+        lower: for each rank those that it rests upon.
+    """
+    covered = 0
+    for member in _members(below):
+        covered |= lower[member]
+    return _members(below & ~covered)
+
+
+def _members(bits: int) -> list[int]:
+    """The small integers of a set, ascending."""
+    found = []
+    while bits:
+        lowest = bits & -bits
+        found.append(lowest.bit_length() - 1)
+        bits ^= lowest
+    return found
 
 
 def _greatest(dims: Sequence[Dim], lets: list[tuple[str, Dim]]) -> Dim:
