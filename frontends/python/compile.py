@@ -28,7 +28,7 @@ from .flush import _abandon, flush
 from .pytree import LEAF, Constant, flatten, flatten_call, unflatten
 from .registry import function
 from .tensor import Consumed, Tensor, consumed, over
-from .trace import TRACE
+from .trace import LOCK, TRACE
 
 _MAX_ENTRIES = 64
 
@@ -53,8 +53,12 @@ class CompiledFunction:
         return self if instance is None else types.MethodType(self, instance)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if TRACE.barrier is not None:  # inside another captured function or a loop body
-            return self._fn(*args, **kwargs)
+        with LOCK:
+            if TRACE.barrier is None:
+                return self._call(args, kwargs)
+        return self._fn(*args, **kwargs)  # inside another captured function or a loop body
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         leaves: list[Tensor] = []
         structure = flatten_call(args, kwargs, leaves)
         key = self._key(structure, leaves)

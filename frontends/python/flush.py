@@ -21,7 +21,7 @@ from . import stats
 from .cell import Array, Cell, held_elsewhere
 from .place import here
 from .program import Program, Signature, find_program
-from .trace import TRACE, lost
+from .trace import LOCK, TRACE, lost
 
 Donors = tuple[int | None, ...]
 
@@ -54,16 +54,22 @@ def flush(reason: str) -> None:
     An interrupt (KeyboardInterrupt) during the run is raised when every cell has its new value.
     """
     trace = TRACE
-    if trace.barrier is not None:
-        raise CaptureError(f"a tensor's value is needed while {trace.barrier}", location=here(2).location)
     if not trace.values and not trace.pending:
         trace.reset()
         return
-    held = _held()
-    if not held:
-        _close()
-        return
-    stats.flushed(here(2), reason)
+    with LOCK:
+        if trace.barrier is not None:
+            raise CaptureError(f"a tensor's value is needed while {trace.barrier}", location=here(2).location)
+        held = _held()
+        if held:
+            stats.flushed(here(2), reason)
+            _run_all(held)
+        else:
+            _close()
+
+
+def _run_all(held: list[Cell]) -> None:
+    """Run the trace and give the cells their values, whatever interrupts come meanwhile."""
     INTERRUPTS.defer()
     try:
         try:

@@ -12,6 +12,8 @@ whose value is pending) happens in `begin`, before any operand is read.
 
 from __future__ import annotations
 
+import os
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -118,6 +120,11 @@ class Trace:
 
 
 TRACE = Trace()
+# Held while a trace is run and while a captured function is called: those may come from several threads at once, the
+# others wait. Recording operators outside of captured functions is one thread's business at a time.
+LOCK = threading.RLock()
+if hasattr(os, "register_at_fork"):  # another thread may hold it, and the child has no such thread
+    os.register_at_fork(after_in_child=LOCK._at_fork_reinit)  # type: ignore[attr-defined]
 _memo: dict[Any, Any] = {}
 _leaves: dict[Any, Node] = {}
 _new_tensor: Callable[[Cell], Tensor]

@@ -38,6 +38,15 @@ def record_update(rule: str, flags: str, params: Sequence[Tensor], grads: Sequen
     nodes += [node_of(s) for kind in states for s in kind]
     nodes += [_hyper(owner, value) for owner, value in hypers]
     results = record(_update, tuple(nodes), (rule, len(params), len(states), flags), False)
+    try:
+        _replace(targets, results)
+    except KeyboardInterrupt:  # never half of an update: again, it does the same
+        _replace(targets, results)
+        raise
+
+
+def _replace(targets: Sequence[Tensor], results: Sequence[Node]) -> None:
+    """Give the tensors their new values."""
     for target, made in zip(targets, results, strict=True):
         cell = target._cell
         if target._view is not None:
