@@ -172,7 +172,8 @@ class ConvLast:
         start = smaller(width, dmax(0, -first_w))
         phases, order, table = self._tables(g, pixel, pitch, first_w)
         order_at = len(_EXTENTS) + len(phases)
-        flat = h.phases * w.phases == 1 and w.step * pixel * g.target[1] == h.step * pitch
+        # Rows that lie behind one another run as one line; not so next to padding, where they have taps of their own.
+        flat = not g.padded and h.phases * w.phases == 1 and w.step * pixel * g.target[1] == h.step * pitch
         block, blocks = self._blocks(g)
         image, panel, _ = self._areas(g)
         w_k, w_n = (g.filters * taps, taps) if g.transposed else (taps, g.depth * taps)
