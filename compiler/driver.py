@@ -22,6 +22,7 @@ import numpy as np
 from ..ir.errors import Location
 from ..ir.graph import Graph, all_nodes
 from ..ir.node import Node
+from ..runtime import blas
 from ..runtime.executor import Executable, KernelCode
 from ..runtime.plan import Plan
 from .backend.kernel_store import KernelStore, LoadedKernel, Progress
@@ -278,6 +279,7 @@ def _plan_key(graph: Graph, options: CompileOptions) -> tuple[str, dict[str, str
         "graph": graph.digest.hex(),
         **options.parts(),
         **toolchain(),
+        "gemm": "blas" if blas.chosen() else "generated",
         "compiler": compiler_digest(cache_.root),
     }
     return cache_key(parts), parts

@@ -21,7 +21,7 @@ import threading
 from typing import Any
 
 from ..ir.errors import InternalError
-from . import elf
+from . import blas, elf
 
 R_X86_64_64, R_X86_64_PC32, R_X86_64_PLT32, R_X86_64_GOTPCREL, R_X86_64_PC64 = 1, 2, 4, 9, 24
 R_X86_64_GOTPCRELX, R_X86_64_REX_GOTPCRELX = 41, 42
@@ -89,9 +89,11 @@ def _process() -> ctypes.CDLL:
 
 
 def _external(name: str, symbol: str) -> int:
-    """The address of a C function of the process (the C library is always there)."""
+    """The address of a C function of the process (the C library is always there), or of the BLAS."""
     if name == "_GLOBAL_OFFSET_TABLE_":
         return 0
+    if name in blas.SYMBOLS:
+        return blas.address(name)
     try:
         address = ctypes.cast(getattr(_process(), name), ctypes.c_void_p).value
     except AttributeError:

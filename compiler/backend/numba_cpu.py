@@ -7,14 +7,16 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from ...ir.errors import InternalError, TracemillError
-from ...runtime import elf
+from ...runtime import blas, elf
 from . import llvm
 from .flags import CompileFlags, kernel_symbol
 from .plain import load_source
 
 __all__ = ["CompileFlags", "compile_function", "compile_source", "emit", "kernel_symbol"]
 
-SOFT_FMA = ("fma", "fmaf")
+# What kernels may call outside themselves: what LLVM calls where a CPU has no fused multiply-add (contractions are
+# slow there, and have the same bits), and a BLAS.
+EXTERNALS = ("fma", "fmaf", *blas.SYMBOLS)
 _lock = threading.RLock()
 
 
@@ -43,7 +45,7 @@ def compile_source(
     entry: str,
     *,
     flags: CompileFlags | None = None,
-    externals: Iterable[str] = SOFT_FMA,
+    externals: Iterable[str] = EXTERNALS,
     cpu: str | None = None,
 ) -> bytes:
     """Compile a generated source to a relocatable ELF object that exports `kernel_symbol(source, entry,
@@ -57,8 +59,7 @@ def compile_source(
         source: text of a Python module over `backend.intrinsics`.
         entry: the function to export.
         flags: aliasing of the operands.
-        externals: C symbols that the object may leave undefined, for the loader to resolve; by default those that
-            LLVM calls for CPUs without fused multiply-adds, where contractions are slow but have the same bits.
+        externals: C symbols that the object may leave undefined, for the loader to resolve.
         cpu: LLVM CPU name; by default `TRACEMILL_CPU` or the host.
 
     Raises:

@@ -34,7 +34,7 @@ _CHUNK_BLOCKS = 64
 # Columns of one integer accumulator row.
 _INTEGER_BLOCK = 64
 # The extents that every product has; four for each batch axis follow.
-_EXTENTS = ("size_m", "size_n", "size_k", "a_m", "a_k", "b_k", "b_n", "c_m", "c_n", "writes_c", "by_rows", "rank")
+EXTENTS = ("size_m", "size_n", "size_k", "a_m", "a_k", "b_k", "b_n", "c_m", "c_n", "writes_c", "by_rows", "rank")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +110,10 @@ class DotGeneral:
         """Steps of the parallel range; `batch` is the product of the batch extents."""
         if not self.dtype.is_float:
             return batch * m
-        return batch * _tiles(m, self._tile.rows) * _tiles(n, self._tile.columns)
+        return batch * tiles(m, self._tile.rows) * tiles(n, self._tile.columns)
 
-    def scratch_bytes(self) -> int:
-        """Scratch bytes of one thread, whatever the sizes."""
+    def scratch_bytes(self, m: Dim = 0, n: Dim = 0) -> Dim:
+        """Scratch bytes of one thread for a result of m × n (the same for every size here)."""
         return sum(self._areas()) if self.dtype.is_float else 8 * _INTEGER_BLOCK
 
     def kernel(self, epilogue: Epilogue | None = None) -> KernelSource:
@@ -128,9 +128,9 @@ class DotGeneral:
         if (epilogue is not None) != self.dtype.is_float:
             raise ValueError(f"a product of {self.dtype} takes {'no' if epilogue else 'an'} epilogue")
         if epilogue is None:
-            return KernelSource("kernel", self._integer_source(), 3, _EXTENTS)
+            return KernelSource("kernel", self._integer_source(), 3, EXTENTS)
         return KernelSource(
-            "kernel", self._float_source(), 2 + epilogue.n_buffers, (*_EXTENTS, *epilogue.extents),
+            "kernel", self._float_source(), 2 + epilogue.n_buffers, (*EXTENTS, *epilogue.extents),
             links=(epilogue.link(2),),
         )  # fmt: skip
 
@@ -157,7 +157,7 @@ class DotGeneral:
         tile, compute = self._tile, self.dtype.compute
         panel, accumulators, _ = self._areas()
         pointer = storage(self.dtype) + "_ptr"
-        own = f"{len(_EXTENTS)} + 4 * rank"
+        own = f"{len(EXTENTS)} + 4 * rank"
         return fill(
             _FLOAT,
             rows=tile.rows,
@@ -171,8 +171,8 @@ class DotGeneral:
             panel=f"panel = {compute}_at(scratch, 0, 0)",
             acc=f"acc = {compute}_at(scratch, {panel}, 1)",
             wide=f"wide = {compute}_at(scratch, {panel + accumulators}, 2)" if self._narrow else "",
-            extents=extent_loads(_EXTENTS),
-            batch_offsets=_BATCH_OFFSETS,
+            extents=extent_loads(EXTENTS),
+            batch_offsets=BATCH_OFFSETS,
             destination=fill(_INDIRECT if self._narrow else _DIRECT, columns=tile.columns),
             choose_b=self._choose_b(),
             all_rows=self._all_rows(),
@@ -212,12 +212,13 @@ class DotGeneral:
             _INTEGER,
             dtype=self.dtype.name,
             block=_INTEGER_BLOCK,
-            extents=extent_loads(_EXTENTS),
-            batch_offsets=_BATCH_OFFSETS,
+            extents=extent_loads(EXTENTS),
+            batch_offsets=BATCH_OFFSETS,
         )
 
 
-def _tiles(extent: Dim, size: int) -> Dim:
+def tiles(extent: Dim, size: int) -> Dim:
+    """How many pieces of a size an extent is cut into, the last one perhaps shorter."""
     return (extent + (size - 1)) // size
 
 
@@ -268,13 +269,13 @@ def kernel(buffers, extents, begin, end, scratch, status):
 """
 
 # From the row-major number of a batch entry to where its operands begin.
-_BATCH_OFFSETS = f"""
+BATCH_OFFSETS = f"""
 rest = batch
 a_base = 0
 b_base = 0
 c_base = 0
-axis = {len(_EXTENTS)} + 4 * rank
-while axis > {len(_EXTENTS)}:
+axis = {len(EXTENTS)} + 4 * rank
+while axis > {len(EXTENTS)}:
     axis -= 4
     size = extents[axis]
     index = urem(rest, size)

@@ -14,6 +14,7 @@ from numba.extending import lower_builtin
 
 from ..backend.lowering import BufferTable, Pointer, buffers_type, typed_by
 from . import blocks_llvm, primitives
+from .blas_llvm import emit_blas
 from .blocks_llvm import emit_block
 from .halo import HALO
 from .halo_llvm import emit_halo
@@ -21,7 +22,7 @@ from .micro_llvm import emit
 from .micro_runs import parse_runs_kernel
 from .micro_runs_llvm import emit_runs
 from .pack_llvm import emit_copy, emit_pack, emit_pad, emit_transpose
-from .primitives import PACK, ROWS, TRANSPOSE, primitive
+from .primitives import BLAS, PACK, ROWS, TRANSPOSE, primitive
 from .rows import ROW_OPERATIONS
 from .rows_llvm import SIGNATURES, emit_rows
 from .tiles import parse_micro_kernel
@@ -101,6 +102,9 @@ def register(name: str) -> None:
     elif match := TRANSPOSE.fullmatch(name):
         dtype, side = match[1], int(match[2])
         _register_call(function, 7, {0: 1, 3: 4}, lambda module: emit_transpose(module, dtype, side))
+    elif match := BLAS.fullmatch(name):
+        dtype, integers = match[1], match[2]
+        _register_call(function, 14, {3: 4, 7: 8, 11: 12}, lambda module: emit_blas(module, dtype, integers))
     elif match := PACK.fullmatch(name):
         dtype, columns, lanes = match[1], int(match[2]), int(match[3])
         _register_call(function, 8, {0: 1, 2: 3}, lambda module: emit_pack(module, dtype, columns, lanes))

@@ -7,6 +7,8 @@ Generated sources use them by name. Like the intrinsics, each is plain NumPy her
 - `call_link(buffers, slot, first, extents, at, begin, end, values, words)`: call the linked kernel whose
   address is `buffers[slot]`, with the operands from entry `first` and the extents from `at` on, the memory at
   `values` as its scratch and `words` (int64) as its status;
+- `blas_f32_i64(m, n, k, a, a_off, a_m, a_k, b, b_off, b_k, b_n, c, c_off, c_row)`: C = A · B by the library
+  of `runtime.blas`, whose integers have 32 or 64 bits;
 - `rows_f32_12x2x16_4…`, `runs_f32_12x2x16_4…`: micro-kernels, see `micro` and `micro_runs`;
 - `halo_f32`: image rows with zeros around them, see `halo`;
 - `exp_rows_f32…`, `seen_f32_12x2x16_4…`: what attention does to rows and blocks of scores, see `rows`, `blocks`;
@@ -38,6 +40,7 @@ from .micro_runs import runs_kernel
 from .rows import row_operation
 
 TRANSPOSE = re.compile(r"transpose_(f32|f64)_(\d+)")
+BLAS = re.compile(r"blas_(f32|f64)_(i32|i64)")
 PACK = re.compile(r"pack_(f32|f64)_(\d+)x(\d+)")
 ROWS = re.compile(r"(pad|copy)_(f32|f64)")
 
@@ -123,6 +126,18 @@ def _copy() -> Callable[..., None]:
 _FIXED: dict[str, Callable[..., Any]] = {f.__name__: f for f in (either, imin, imax, call_link)}
 
 
+def _blas() -> Callable[..., None]:
+    def gemm(
+        m: int, n: int, k: int, a: Any, a_off: int, a_m: int, a_k: int, b: Any, b_off: int, b_k: int, b_n: int,
+        c: Any, c_off: int, c_row: int,
+    ) -> None:  # fmt: skip
+        i, j, steps = np.arange(m)[:, None], np.arange(n), np.arange(k)
+        left, right = a[a_off + i * a_m + steps * a_k], b[b_off + steps[:, None] * b_k + j * b_n]
+        c[c_off + i * c_row + j] = left @ right
+
+    return gemm
+
+
 @lru_cache(maxsize=256)
 def primitive(name: str) -> Callable[..., Any] | None:
     """The primitive of a name (always the same object), or None.
@@ -135,6 +150,8 @@ def primitive(name: str) -> Callable[..., Any] | None:
         function = _transpose(int(match[2]))
     elif match := PACK.fullmatch(name):
         function = _pack(int(match[2]))
+    elif BLAS.fullmatch(name):
+        function = _blas()
     elif match := ROWS.fullmatch(name):
         function = _pad() if match[1] == "pad" else _copy()
     if function is not None:

@@ -12,6 +12,8 @@ from ...ir.dims import Dim, product
 from ...ir.graph import Graph
 from ...ir.node import Node, postorder
 from ...ir.types import TensorType
+from ...runtime import blas
+from ..contract.blas import BlasDot
 from ..contract.gemm import BatchAxis, DotGeneral, Strides
 from .collapse import collapse
 from .emit_map import emit_map
@@ -190,7 +192,9 @@ class _Dot:
         plain = self._plain(tail)
         store = None if plain is None else _Side(a.slot, 1, plain.address)
         c = None if store is None else Strides(store.stride(row), store.stride(column), tuple(map(store.stride, batch)))
-        spec = DotGeneral(self.core.dtype).shaped(row.extent if row else 1, column.extent if column else 1)
+        lengths = (row.extent if row else 1, column.extent if column else 1, depth.extent if depth else 1)
+        strides = (a.stride(row), a.stride(depth)), (b.stride(depth), b.stride(column))
+        spec = self._generator(lengths, *strides)
         own: tuple[Dim, ...] = ()
         if self.core.dtype.is_float:
             tile = Tile(batch, (row,) if row else (), (column,) if column else (), _RESULT)
@@ -203,13 +207,11 @@ class _Dot:
         else:
             source = spec.kernel()
             source = replace(source, source=module(source.source, kernel.comments))
-        lengths = (row.extent if row else 1, column.extent if column else 1, depth.extent if depth else 1)
         axes = [BatchAxis(x.extent, a.stride(x), b.stride(x)) for x in batch]
-        extents = spec.extents(lengths, (a.stride(row), a.stride(depth)), (b.stride(depth), b.stride(column)), axes, c)
+        extents = spec.extents(lengths, *strides, axes, c)
         rows_apart = None
-        if self.core.dtype.is_float and row is not None and not batch:
-            by_rows = spec.extents(lengths, (a.stride(row), a.stride(depth)), (b.stride(depth), b.stride(column)), c=c,
-                                   by_rows=True)
+        if self.core.dtype.is_float and row is not None and not batch and not isinstance(spec, BlasDot):
+            by_rows = spec.extents(lengths, *strides, c=c, by_rows=True)
             rows_apart = rows_of(kernel, row, kernel.operands, real, row.extent, tuple(map(real, [*by_rows, *own])))
         size_m, size_n, size_k = map(real, lengths)
         count = real(product([x.extent for x in batch]))
@@ -219,10 +221,18 @@ class _Dot:
         launch = Launch(
             source, (a.slot, b.slot, *outputs),
             tuple(map(real, [*extents, *own])), spec.parallel_range(count, size_m, size_n),
-            sum(o.output for o in kernel.operands), scratch=spec.scratch_bytes(),
+            sum(o.output for o in kernel.operands), scratch=spec.scratch_bytes(size_m, size_n),
             work=count * size_m * size_n * size_k * 2, faults=tuple(values.sites),
             rows=rows_apart, ir=dump(kernel))
         return launch, pairs
+
+    def _generator(self, sizes: tuple[Dim, Dim, Dim], a: tuple[Dim, Dim], b: tuple[Dim, Dim]) -> DotGeneral:
+        """What makes the kernel for a product of these sizes and strides."""
+        if blas.chosen():
+            library = BlasDot(self.core.dtype)
+            if library.suits(sizes, a, b):
+                return library
+        return DotGeneral(self.core.dtype).shaped(*sizes[:2])
 
     def _side(self, load: Load, kernel: Kernel) -> _Side:
         """An operand's strides. Raises CannotLower if its address is not linear."""
