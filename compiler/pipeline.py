@@ -24,9 +24,11 @@ from ..ir.verify import verify
 from .passes import Pass, format_pass
 from .passes.attention import Attention
 from .passes.autodiff import SYMBOLS, Autodiff
+from .passes.layout import Layout
 from .passes.optimizer import Optimizer
 from .passes.replicate import Replicate
 from .passes.simplify import Simplify
+from .passes.windows import Windows
 
 PHASES = ("traced", "differentiated", "optimizer", "replicated", "simplified", "fused", "planned", "kernels")
 GRAPH_PHASES = PHASES[:PHASES.index("planned")]
@@ -47,7 +49,7 @@ def passes_of(phase: str, *, fuse: bool = True, sizes: Mapping[str, int] | None 
         case "replicated":
             return (Replicate(),)
         case "simplified":
-            return (Simplify(),)
+            return (Simplify(), Layout(), Windows())
         case "fused" if fuse:
             from .fusion import Fuse
 

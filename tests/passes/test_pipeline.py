@@ -144,12 +144,12 @@ def test_one_callback_sees_every_pass(tmp_path: Path) -> None:
     timing = Timing()
     callback = chain(seen.append, timing, verifying, None, Dump(tmp_path))
     g = run_phases(square_gradient(), until="simplified", callback=callback)
-    assert [e.index for e in seen] == [1, 2, 3, 4, 5]
-    assert [e.phase for e in seen] == ["differentiated", "differentiated", "optimizer", "replicated", "simplified"]
+    assert [e.index for e in seen] == [1, 2, 3, 4, 5, 6, 7]
+    assert [e.phase for e in seen] == [*["differentiated"] * 2, "optimizer", "replicated", *["simplified"] * 3]
     assert list(timing.seconds) == [e.step.name for e in seen]
     files = sorted(p.name for p in tmp_path.iterdir())
     assert files == ["000_input.ir", "001_attention.ir", "002_autodiff.ir", "003_optimizer.ir", "004_replicate.ir",
-                     "005_simplify.ir"]
+                     "005_simplify.ir", "006_layout.ir", "007_windows.ir"]
     assert parse_graph((tmp_path / files[0]).read_text()) == square_gradient()
     assert parse_graph((tmp_path / files[-1]).read_text()) == g
 
