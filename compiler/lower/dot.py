@@ -186,18 +186,22 @@ class _Dot:
         row, column = rows[-1] if rows else None, columns[-1] if columns else None
         if row is not None and column is None and self.core.dtype.is_float:  # vectors run along columns: make them so
             (left, right), (a, b), (row, column) = (right, left), (b, a), (None, row)
-        batch = tuple(x for x in kernel.kept if x not in (row, column))
+        merged = _merged(row, rows, a) if row is not None and self.core.dtype.is_float else (row,) if row else ()
+        row = merged[-1] if merged else None
+        size_row = product([x.extent for x in merged])
+        batch = tuple(x for x in kernel.kept if x not in (*merged, column))
         depth = kernel.reduced[0] if kernel.reduced else None
         tail = kernel.body[4:]
         plain = self._plain(tail)
-        store = None if plain is None else _Side(a.slot, 1, plain.address)
+        # Rows of several axes have a common stride in the left operand, not in the result: that is the epilogue's work.
+        store = None if plain is None or len(merged) > 1 else _Side(a.slot, 1, plain.address)
         c = None if store is None else Strides(store.stride(row), store.stride(column), tuple(map(store.stride, batch)))
-        lengths = (row.extent if row else 1, column.extent if column else 1, depth.extent if depth else 1)
+        lengths = (size_row, column.extent if column else 1, depth.extent if depth else 1)
         strides = (a.stride(row), a.stride(depth)), (b.stride(depth), b.stride(column))
         spec = self._generator(lengths, *strides)
         own: tuple[Dim, ...] = ()
         if self.core.dtype.is_float:
-            tile = Tile(batch, (row,) if row else (), (column,) if column else (), _RESULT)
+            tile = Tile(batch, merged, (column,) if column else (), _RESULT)
             epilogue, own = write_epilogue(kernel, tail, kernel.operands[2:], tile, self.core.dtype.compute)
             source = spec.kernel(epilogue)
             source = replace(source, source=module(source.source, (f"product of {self.core.dtype}",)))
@@ -210,9 +214,9 @@ class _Dot:
         axes = [BatchAxis(x.extent, a.stride(x), b.stride(x)) for x in batch]
         extents = spec.extents(lengths, *strides, axes, c)
         rows_apart = None
-        if self.core.dtype.is_float and row is not None and not batch and not isinstance(spec, BlasDot):
+        if self.core.dtype.is_float and len(merged) == 1 and not batch and not isinstance(spec, BlasDot):
             by_rows = spec.extents(lengths, *strides, c=c, by_rows=True)
-            rows_apart = rows_of(kernel, row, kernel.operands, real, row.extent, tuple(map(real, [*by_rows, *own])))
+            rows_apart = rows_of(kernel, merged[0], kernel.operands, real, size_row, tuple(map(real, [*by_rows, *own])))
         size_m, size_n, size_k = map(real, lengths)
         count = real(product([x.extent for x in batch]))
         outputs = [self.slots[o.name] for o in kernel.operands[2:]]
@@ -252,3 +256,19 @@ class _Dot:
         rest = [i for i in tail if not isinstance(i, Store)]
         rounds = all(isinstance(i, Apply) and i.label == "round" for i in rest)  # integer kernels round by themselves
         return stores[0] if len(stores) == 1 and rounds and len(rest) < 2 else None
+
+
+def _merged(row: Axis, rows: list[Axis], side: _Side) -> tuple[Axis, ...]:
+    """The axes of rows that are one axis in the left operand, outermost first: `row` and all that continue it. They may
+    lie in the results in another order."""
+    found = [row]
+    while True:
+        others = [x for x in rows if x not in found]
+        inner = next((x for x in others if side.stride(found[-1]) == side.stride(x) * x.extent), None)
+        outer = next((x for x in others if side.stride(x) == side.stride(found[0]) * found[0].extent), None)
+        if inner is not None:
+            found.append(inner)
+        elif outer is not None:
+            found.insert(0, outer)
+        else:
+            return tuple(found)

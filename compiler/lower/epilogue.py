@@ -56,9 +56,9 @@ def write_epilogue(kernel: Kernel, body: tuple[Instruction, ...], operands: tupl
             w.instruction(i, by_name)
     row = tile.rows[0].name if len(tile.rows) == 1 else "row"
     at = tile.columns[0].name if len(tile.columns) == 1 else "at"
+    if len(tile.rows) > 1:
+        w.decode("m0", tile.rows)
     with w.block(f"for {row} in range(m0, m1):"):
-        if len(tile.rows) > 1:
-            w.decode(row, tile.rows)
         for i in body:
             if level(i) == 1:
                 w.instruction(i, by_name)
@@ -69,9 +69,21 @@ def write_epilogue(kernel: Kernel, body: tuple[Instruction, ...], operands: tupl
             for i in body:
                 if level(i) == 2:
                     w.instruction(i, by_name)
+        if len(tile.rows) > 1:
+            _step(w, tile.rows)
     loads = [f"    s{k} = extents[{k}]" for k in range(len(w.extents))]
     text = module("\n".join([EPILOGUE_SIGNATURE, *loads, *w.lines, "    return 0"]), kernel.comments)
     return Epilogue(text, len(operands), tuple(str(d) for d in w.extents)), tuple(w.extents)
+
+
+def _step(w: Writer, axes: tuple[Axis, ...]) -> None:
+    """Move the axes' variables on to the next row-major position."""
+    inner = axes[-1]
+    w.line(f"{inner.name} += 1")
+    if len(axes) > 1:
+        with w.block(f"if {inner.name} == {w.extent(inner.extent)}:"):
+            w.line(f"{inner.name} = 0")
+            _step(w, axes[:-1])
 
 
 def _following(kernel: Kernel, body: tuple[Instruction, ...], result: str) -> set[Instruction]:

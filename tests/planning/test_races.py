@@ -90,16 +90,20 @@ LAYERS = {
 def training(name: str, length: int, rows: int) -> tuple[Graph, list[Array]]:
     """A training step of a recurrent layer."""
     layer = LAYERS[name]()
-    optimizer = tm.optim.SGD(layer.parameters(), lr=0.1)
+    return trained(layer, lambda x: layer(x)[0], tm.ones(length, rows, 3))
+
+
+def trained(module: Any, forward: Callable[[Any], Any], x: Any) -> tuple[Graph, list[Array]]:
+    optimizer = tm.optim.Adam(module.parameters(), lr=0.1)
 
     def step(x: Any) -> Any:
         optimizer.zero_grad()
-        loss = (layer(x)[0] ** 2).mean()
+        loss = (forward(x) ** 2).mean()
         loss.backward()
         optimizer.step()
         return loss
 
-    return captured(step, tm.ones(length, rows, 3))
+    return captured(step, x)
 
 
 def loops(plan: Plan) -> list[Repeat]:
@@ -116,6 +120,38 @@ def test_the_loops_of_recurrent_layers_have_no_barrier_and_need_none(name: str) 
         assert loop.waits
         assert all(isinstance(e, KernelCall) and e.rows != 0 and not e.waits for e in loop.body)
     assert races(emitted, plan, given) == []
+
+
+class Block(tm.nn.Module):
+    """Attention, a residual and a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.norm = tm.nn.MultiheadAttention(8, 2, batch_first=True), tm.nn.LayerNorm(8)
+
+    def forward(self, x: Any) -> Any:
+        return self.norm(x + self.attention(x, x, x)[0])
+
+
+nn = tm.nn
+MODELS: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
+    "mlp": (lambda: nn.Sequential(nn.Linear(6, 20), nn.ReLU(), nn.Linear(20, 5)), (9, 6)),
+    "cnn": (lambda: nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2),
+                                  nn.Flatten(), nn.Linear(36, 3)), (3, 2, 6, 6)),
+    "attention": (Block, (3, 5, 8)),
+    "norms": (lambda: nn.Sequential(nn.LayerNorm(40), nn.GELU(), nn.LayerNorm(40), nn.Softmax(-1)), (13, 40)),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_barriers_of_training_steps_suffice(name: str) -> None:
+    make, shape = MODELS[name]
+    model = make()
+    graph, given = trained(model, model, tm.ones(*shape))
+    _, emitted = driver.lower_to_plan(graph)
+    plan = finely(emitted.plan)
+    assert races(emitted, plan, given) == []
+    assert races(emitted, unguarded(plan), given)
 
 
 def test_a_missing_barrier_is_found() -> None:
