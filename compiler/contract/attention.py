@@ -94,6 +94,19 @@ class Attention:
         return "\n".join(f"{x}_at = place(extents, {first + rank + k * (rank + 2) + 2}, {first}, {rank}, head)"
                          for k, x in enumerate(operands))
 
+    def ahead(self, operands: Iterable[str], head: str, sizes: dict[str, tuple[str, str]], how: str = "fetch") -> str:
+        """Lines that bring the first rows of operands of another head into the cache: they lie far apart, where no
+        hardware looks ahead. `sizes` are rows and columns of each."""
+        if self.narrow or not self.batch_rank:
+            return ""
+        known, first, rank = list(operands), len(self.sizes()) - self.batch_rank, self.batch_rank
+        lines = []
+        for x, (rows, columns) in sizes.items():
+            at = f"place(extents, {first + rank + known.index(x) * (rank + 2) + 2}, {first}, {rank}, {head})"
+            count = f"imin({ROWS}, {rows})"
+            lines.append(f"{how}_rows_{self.dtype}(offset({x}, {at}), {x}_row, {x}_col, {count}, {columns})")
+        return "\n".join(lines)
+
     def pointer(self, name: str, slot: int, dtype: DType | None = None) -> str:
         """Line that binds an operand."""
         return f"{name} = {storage(dtype or self.dtype)}_ptr(buffers, {slot})"

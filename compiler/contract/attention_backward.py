@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ...ir.dims import Dim, dmax
@@ -74,6 +75,8 @@ class AttentionBackward(Attention):
             areas=self.areas(self._areas, (f"area_{name}" for name in self._areas), len(fixed)),
             seen="mask_seen = -1\nrow_seen = -1\nholes = 0" if self.skips else "",
             places=self.places(self._strided),
+            ahead=self.ahead(self._strided, "head + 1", self._sizes("qkvog")),
+            own=self.ahead(self._strided, "head", self._sizes(("dq", "dk", "dv")), "own"),
             ends=self.ends(),
             scaled=self.scaled(),
             unseen=self.unseen(),
@@ -87,6 +90,11 @@ class AttentionBackward(Attention):
             put_dv=self._put("dv", "dv_at", "acc_v", "size_s", "size_e", "pitch_e"),
         )
         return KernelSource("kernel", source, 9 + masks, names)
+
+    @staticmethod
+    def _sizes(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+        """Rows and columns of operands."""
+        return {x: ("size_s" if x[-1] in "kv" else "size_t", "size_e" if x[-1] in "vog" else "size_d") for x in names}
 
     def _put(self, name: str, at: str, area: str, rows: str, size: str, pitch: str) -> str:
         """Lines that write rows of accumulators to a result."""
@@ -119,6 +127,10 @@ def kernel(buffers, extents, begin, end, scratch, status):
     $seen
     for head in range(begin, end):
         $places
+        $own
+        if head + 1 < end:
+            $ahead
+            pass
         for i in range(size_s * pitch_d):
             acc_k[i] = ${compute}(0.0)
         for i in range(size_s * pitch_e):

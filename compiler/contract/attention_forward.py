@@ -68,6 +68,8 @@ class AttentionForward(Attention):
             areas=self.areas(self._areas, (f"area_{name}" for name in self._areas), len(fixed)),
             seen="mask_seen = -1\nrow_seen = -1\nholes = 0" if self.skips else "",
             places=self.places(self._strided),
+            ahead=self.ahead(self._strided, "head + 1", {"q": ("size_t", "size_d"), "k": ("size_s", "size_d"),
+                                                         "v": ("size_s", "size_e")}),
             ends=self.ends(),
             scaled=self.scaled(),
             put=self._put(),
@@ -110,6 +112,9 @@ def kernel(buffers, extents, begin, end, scratch, status):
         rows = imin($ROWS, size_t - row0)
         $places
         $ends
+        if blocks == 1 and step + 1 < end:
+            $ahead
+            pass
         most = 0
         for i in range(rows):
             most = imax(most, ends[i])

@@ -12,7 +12,9 @@ Generated sources use them by name, like the other primitives (`f64` likewise):
   `slope = score * (slope - delta[i]) * factor`, both zero where `exp_rows` has zeros.
 - `dot_rows_f32(total, a, a_row, b, b_row, width, rows)`: `total[i] = sum over j of a[i, j] * b[i, j]` over contiguous
   rows.
-- `put_rows_f32(dst, dst_row, dst_col, src, src_row, factor, rows, width)`: `dst[i, j] = src[i, j] * factor[i]`.
+- `put_rows_f32(dst, dst_row, dst_col, src, src_row, factor, rows, width)`: `dst[i, j] = src[i, j] * factor[i]`;
+- `fetch_rows_f32(at, row, col, rows, width)`, `own_rows_f32(…)`: bring contiguous rows (`col` 1, else nothing) into the
+  cache before they are read, or written.
 
 Sums of a row go to sixteen lanes (element j to lane j mod 16) and are folded as `lower.lanes` folds; `top`, `total`,
 `shrink`, `lse` and `delta` are read and written in whole groups of sixteen.
@@ -29,7 +31,7 @@ import numpy as np
 from ..mathlib.vectors import on_arrays
 
 LANES = 16
-ROW_OPERATIONS = re.compile(r"(exp|log|grad|dot|put)_rows_(f32|f64)")
+ROW_OPERATIONS = re.compile(r"(exp|log|grad|dot|put|fetch|own)_rows_(f32|f64)")
 _DTYPES: dict[str, Any] = {"f32": np.float32, "f64": np.float64}
 
 
@@ -145,5 +147,13 @@ def _put(dtype: str) -> Callable[..., None]:
     return _quietly(put_rows)
 
 
+def _nothing(dtype: str) -> Callable[..., None]:
+    def fetch_rows(at: Any, row: int, col: int, rows: int, width: int) -> None:
+        pass  # a cache shows in time alone
+
+    return fetch_rows
+
+
 _MAKERS: dict[str, Callable[[str], Callable[..., None]]] = {"exp": _exp, "log": _log, "grad": _grad, "dot": _dot,
-                                                            "put": _put}
+                                                            "put": _put,
+                                                            "fetch": _nothing, "own": _nothing}

@@ -7,9 +7,11 @@ exponentials, their fold), and several of them hide each other's latency.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
+from numba.core import cgutils
 
 from ..mathlib.vectors_llvm import vector_call
 from .code_llvm import I32, Code, const
@@ -17,6 +19,7 @@ from .rows import LANES
 
 # Rows taken together by the softmax, whose chains are long, and by its derivative.
 EXP_ROWS, GRAD_ROWS = 8, 4
+_LINE = 64
 
 
 def _rows_of(f: Code, first: Any, rows: Any, count: int) -> list[Any]:
@@ -160,9 +163,28 @@ def _put(f: Code) -> None:
             b.store(b.fmul(b.load(f.at(source, at)), number), f.at(target, b.mul(at, dst_col)))
 
 
+def _fetch(f: Code, write: bool) -> None:
+    start, row, col, rows, width = f.function.args
+    b, line = f.builder, _LINE // f.align
+    address = ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [address, I32, I32, I32])
+    prefetch = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
+    # Locality 3, data cache. The first and the last element of a row need not begin a line.
+    hints = [ir.Constant(I32, value) for value in (int(write), 3, 1)]
+    near = b.icmp_signed("==", col, const(1))
+    with f.loop(const(0), b.select(near, rows, const(0)), 1, []) as (i, _):
+        first = f.at(start, b.mul(i, row))
+        with f.loop(const(0), width, line, []) as (at, _):
+            b.call(prefetch, [b.bitcast(f.at(first, at), address), *hints])
+
+
 # Arguments of each: p pointer to elements, e pointer to int64, i int64, s element.
-SIGNATURES = {"exp": "pieiiisppp", "log": "ppi", "grad": "ppieiiisspp", "dot": "ppipiii", "put": "piipipii"}
-_EMITTERS: dict[str, Callable[[Code], None]] = {"exp": _exp, "log": _log, "grad": _grad, "dot": _dot, "put": _put}
+SIGNATURES = {"exp": "pieiiisppp", "log": "ppi", "grad": "ppieiiisspp", "dot": "ppipiii", "put": "piipipii",
+              "fetch": "piiii", "own": "piiii"}
+_EMITTERS: dict[str, Callable[[Code], None]] = {
+    "exp": _exp, "log": _log, "grad": _grad, "dot": _dot, "put": _put,
+    "fetch": partial(_fetch, write=False), "own": partial(_fetch, write=True),
+}  # fmt: skip
 
 
 def emit_rows(module: Any, name: str, operation: str, dtype: str) -> Any:
