@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from ...ir.dims import Dim, product
 from .emit_map import Emitted
+from .emit_strips import by_strips, emit_strips
 from .fold import BLOCK, ROWS, Accumulator, LanePass, plain_pass
 from .index_maps import axis, coefficients
-from .kernel_ir import Apply, Instruction, Kernel, Load, Store
+from .kernel_ir import Apply, Instruction, Kernel, Load
 from .lanes import LANES
 from .schedule import Pass, Schedule
 from .source import Writer, storage
@@ -27,7 +28,7 @@ def emit_rows(kernel: Kernel, sinks: tuple[Accumulator, ...] = ()) -> Emitted:
     Args:
         sinks: the reductions that fold rows or everything.
     """
-    return _Rows(kernel, sinks).emit()
+    return emit_strips(kernel, sinks) if by_strips(kernel) else _Rows(kernel, sinks).emit()
 
 
 class _Rows:
@@ -45,9 +46,6 @@ class _Rows:
         self.accumulators = {i: Accumulator(i, kernel) for s in self.schedule.stages for i in s.work.reduces}
         passes = [s.work for s in self.schedule.stages if s.work.reduces]
         self.longest = max(passes, key=lambda p: sum(i.cost for i in p.body if isinstance(i, Apply)), default=None)
-        # Where nothing belongs to a row as a whole, blocks of columns are shared between threads as well.
-        self.strips = bool(sinks) and len(kernel.reduced) == 1 and not self.accumulators and all(
-            i in self.schedule.full for i in kernel.body if isinstance(i, Store))
 
     def emit(self) -> Emitted:
         kernel, w = self.kernel, self.w
@@ -83,65 +81,35 @@ class _Rows:
     # -- chunks of rows -------------------------------------------------------------------------------------------
 
     def _declare_totals(self) -> None:
+        """Sixteen lanes for each block of columns."""
         for a in self.totals:
-            if self.strips:
-                a.declare(self.w, LANES)
-                continue
+            blocks = (self.length + (BLOCK - 1)) // BLOCK
             for part, name in zip(a.monoid.parts, a.lanes, strict=True):
-                blocks = (self.length + (BLOCK - 1)) // BLOCK
-                self._region(f"{name}", storage(part), blocks * (LANES * part.itemsize))
+                self._region(name, storage(part), blocks * (LANES * part.itemsize))
 
     def _chunk(self) -> Dim:
-        """One step: the rows of a chunk, whole or (`strips`) a block of their columns."""
+        """One step: the rows of a chunk."""
         w, length = self.w, self.w.extent(self.length)
-        chunk = "step" if self.kernel.kept else "0"
-        blocks = (self.length + (BLOCK - 1)) // BLOCK
-        steps = (self.rows + (ROWS - 1)) // ROWS
         w.line(f"blocks = ({length} + {BLOCK - 1}) // {BLOCK}")
-        if self.strips:
-            if self.kernel.kept:
-                chunk = "udiv(step, blocks)"
-            w.line(f"chunk = {chunk}")
-            w.line(f"left = (step - chunk * blocks) * {BLOCK}")
-            w.line(f"right = min(left + {BLOCK}, {length})")
-            steps = steps * blocks
-        else:
-            w.line(f"chunk = {chunk}")
-        w.line(f"across = chunk * {length}")
-        self._clear()
-        if self.kernel.kept:
-            with w.block(f"for row in range(chunk * {ROWS}, min(chunk * {ROWS} + {ROWS}, {w.extent(self.rows)})):"):
-                w.decode("row", self.kernel.kept)
-                self._row()
-        else:
-            w.line("row = 0")
-            self._row()
-        for a in self.totals:
-            if self.strips:
-                self._fold_total(a, "", "step")
-            else:
-                with w.block("for block in range(blocks):"):
-                    self._fold_total(a, f"block * {LANES}", "chunk * blocks + block")
-        return steps
-
-    def _clear(self) -> None:
-        w = self.w
+        w.line(f"across = step * {length}")
         if self.columnwise:
-            bounds = "across + left, across + right" if self.strips else f"across, across + {w.extent(self.length)}"
-            with w.block(f"for k in range({bounds}):"):
+            with w.block(f"for k in range(across, across + {length}):"):
                 for a in self.columnwise:
                     a.clear(w, [f"{name}[k]" for name in a.partials])
-        for a in self.totals:
-            if self.strips:
-                a.clear_lanes(w)
-            else:
-                with w.block(f"for k in range(blocks * {LANES}):"):
+        if self.totals:
+            with w.block(f"for k in range(blocks * {LANES}):"):
+                for a in self.totals:
                     a.clear(w, a.lane("k"))
-
-    def _fold_total(self, a: Accumulator, corner: str, place: str) -> None:
-        a.fold_lanes(self.w, corner)
-        for name, lane in zip(a.partials, a.block, strict=True):
-            self.w.line(f"{name}[{place}] = {lane}")
+        with w.block(f"for row in range(step * {ROWS}, min(step * {ROWS} + {ROWS}, {w.extent(self.rows)})):"):
+            w.decode("row", self.kernel.kept)
+            self._row()
+        if self.totals:
+            with w.block("for block in range(blocks):"):
+                for a in self.totals:
+                    a.fold_lanes(w, f"block * {LANES}")
+                    for name, lane in zip(a.partials, a.block, strict=True):
+                        w.line(f"{name}[step * blocks + block] = {lane}")
+        return (self.rows + (ROWS - 1)) // ROWS
 
     def _fetch(self, base: str) -> None:
         """Bring near what lies some rows below position `base`, of every operand that is read row after row."""
@@ -178,20 +146,13 @@ class _Rows:
             for a in accumulators:
                 a.step(w, a.lane(lane), at)
             for a in totals:
-                slot = lane if self.strips else f"corner + {lane}"
-                a.step(w, a.lane(slot), f"row * {length} + {at}")
+                a.step(w, a.lane(f"corner + {lane}"), f"row * {length} + {at}")
 
         def ahead(base: str) -> None:
             if work is self.longest:
                 self._fetch(base)
 
         lanes = LanePass(w, self.kernel.reduced, body, ahead)
-        if self.strips:
-            if totals:
-                lanes.run("left", "right")
-            else:
-                plain_pass(w, self.kernel.reduced, body, "left", "right")
-            return
         if not accumulators and not totals:
             plain_pass(w, self.kernel.reduced, body)
             return

@@ -166,13 +166,12 @@ class LanePass:
                     w.line("at += 1")
 
 
-def plain_pass(w: Writer, axes: tuple[Axis, ...], body: Callable[[str, str], None], first: str = "0",
-               stop: str = "") -> None:
-    """Every point of the columns once, where no lanes are wanted: `[first, stop)` of a single axis, or all."""
+def plain_pass(w: Writer, axes: tuple[Axis, ...], body: Callable[[str, str], None]) -> None:
+    """Every point of the columns once, where no lanes are wanted."""
     inner = axes[-1]
     extent = w.extent(inner.extent)
     if len(axes) == 1:
-        with w.block(f"for {inner.name} in range({first}, {stop or extent}):"):
+        with w.block(f"for {inner.name} in range({extent}):"):
             body(inner.name, "")
         return
     with w.block(f"for line in range({w.extent(product([a.extent for a in axes[:-1]]))}):"):

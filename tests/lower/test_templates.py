@@ -391,7 +391,7 @@ def test_rows_are_fetched_ahead() -> None:
     assert all("i0" in line and "base" in line for line in fetched)
 
 
-@pytest.mark.parametrize(("n", "columns"), [(1, 3), (130, 16), (65, 4100)])
+@pytest.mark.parametrize(("n", "columns"), [(1, 3), (130, 16), (70, 64), (70, 65), (65, 4100)])
 def test_stages_of_columns_are_passes(n: int, columns: int) -> None:
     """Batch norm over rows: mean, variance, result; each pass reads the values of the fold before it."""
     x, w = inputs((f32, (sym("N"), sym("C"))), (f32, (sym("C"),)))
