@@ -136,12 +136,17 @@ class _Search:
             return None
         orders = [q_order, k_order, v_order, (*range(n), n, n + 1) if axis == n + 1 else (*range(n), n + 1, n)]
         operands = [_permuted(b, self.originals[p], order) for p, order in zip(parts, orders, strict=False)]
-        if any(x.dtype is not root.dtype for x in operands[:3]):
-            operands[:3] = [x if x.dtype is root.dtype else b.cast(x, dtype=root.dtype) for x in operands[:3]]
+        operands[:3] = [x if x.dtype is root.dtype else b.cast(x, dtype=root.dtype) for x in operands[:3]]
+        if scores.mask is None:
+            operands = _apart(operands)
         causal = scores.causal
         node = b.attention(*operands, scale=scores.scale * q_scale * k_scale, causal=causal is not None,
                            diagonal=0 if causal is None else causal, visible=not scores.hides, hidden=scores.hidden)
-        return _permuted(b, b.result(node, index=0), out_order)
+        result = b.result(node, index=0)
+        lead = product.shape[:n]
+        if result.shape[:-2] != lead:
+            result = b.reshape(result, shape=(*lead, *result.shape[-2:]))
+        return _permuted(b, result, out_order)
 
     def _private(self, root: Node, parts: set[Node]) -> bool:
         """Whether nothing but the attention reads its scores and probabilities."""
@@ -176,9 +181,21 @@ def _softmax(node: Node) -> tuple[Node, int] | None:
     if axis is None or powers.op.name != "exp":
         return None
     shifted = powers.inputs[0]
-    if shifted.op.name == "sub" and _row_value(shifted.inputs[1], "max", shifted.inputs[0]) == axis:
+    if shifted.op.name == "sub" and _is_row_maximum(shifted.inputs[1], shifted.inputs[0], axis):
         return shifted.inputs[0], axis
     return shifted, axis
+
+
+def _is_row_maximum(node: Node, of: Node, axis: int) -> bool:
+    """Whether `node` repeats each row's greatest element: by a reduction, or by looking up where it stands.
+
+    What is taken off a row makes no difference to its softmax, so that it only has to be one value a row.
+    """
+    if _row_value(node, "max", of) == axis:
+        return True
+    inner = _peeled(node, ("broadcast", "reshape", "stop_gradient"))
+    return (node.op.name == "broadcast" and axis not in node.attrs.dims and inner.op.name == "gather"
+            and inner.inputs[0] is of and _peeled(inner.inputs[1], ("reshape",)).op.name == "argmax")
 
 
 def _with_source(view: Node, source: Node) -> Node:
@@ -243,13 +260,22 @@ def _added(node: Node, axis: int) -> _Scores | None:
         inner = _scores(x, axis)
         if inner is None or not mask.shape:
             continue
-        choice = _peeled(mask, ("cast",))
-        if choice.op.name == "select":
-            first, second = map(_number, choice.inputs[1:])
-            if {first, second} == {0.0, -math.inf}:
-                return _masked(inner, choice.inputs[0], first == -math.inf, -math.inf, axis)
+        choice = _peeled(mask, ("cast", "broadcast"))
+        if choice.op.name == "select" and set(map(_number, choice.inputs[1:])) == {0.0, -math.inf}:
+            hides, condition = _number(choice.inputs[1]) == -math.inf, _spread_like(choice.inputs[0], mask)
+            found = _masked(inner, condition, hides, -math.inf, axis)
+            if found is not None and (found.mask is None or condition is choice.inputs[0]):
+                return found
         return None if inner.mask is not None else replace(inner, mask=mask, hides=False)
     return None
+
+
+def _spread_like(node: Node, mask: Node) -> Node:
+    """What a mask is made of, repeated as it is."""
+    mask = _peeled(mask, ("cast",))
+    if mask.op.name != "broadcast":
+        return node
+    return Builder(node.place).broadcast(node, shape=mask.shape, dims=mask.attrs.dims)
 
 
 def _masked(inner: _Scores, condition: Node, hides: bool, hidden: float, axis: int) -> _Scores | None:
@@ -295,6 +321,18 @@ def _values(form: Node, side: int, axis: int, n: int) -> tuple[Node, tuple[int, 
     order = tuple(v_batch[batches[side].index(i)] for i in range(n))
     ends = (n, n + 1) if side == 0 else (n + 1, n)
     return v, (*order, *v_contract, *free), (*batches[side], *ends)
+
+
+def _apart(operands: list[Node]) -> list[Node]:
+    """Operands whose batch axes were merged for a batched product (`[b, h, t, d]` as `[b·h, t, d]`), apart again:
+    heads that do not lie behind one another in memory have no stride as one axis."""
+    while all(x.op.name == "reshape" for x in operands):
+        inner = [x.inputs[0] for x in operands]
+        leads = {x.shape[:-2] for x in inner}
+        if len(leads) != 1 or any(x.shape[-2:] != y.shape[-2:] for x, y in zip(inner, operands, strict=True)):
+            break
+        operands = inner
+    return operands
 
 
 def _unscaled(node: Node) -> tuple[Node, float]:

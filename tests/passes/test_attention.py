@@ -86,6 +86,12 @@ def wide_mask(x: Node) -> Node:
     return b.broadcast(MASK, shape=x.shape, dims=(2, 3))
 
 
+def triangle(x: Node) -> Node:
+    row, column = (b.iota(shape=(T, S), axis=a, dtype=i64) for a in (0, 1))
+    one = b.select(b.gt(column, row), b.full(-math.inf, f32, (T, S)), b.full(0.0, f32, (T, S)))
+    return b.broadcast(one, shape=x.shape, dims=(2, 3))
+
+
 RECOGNISED: dict[str, tuple[Logits, dict[str, object]]] = {
     "plain": (lambda x: x, {"scale": 1.0, "causal": False}),
     "divided": (scaled, {"scale": 0.5}),
@@ -96,6 +102,7 @@ RECOGNISED: dict[str, tuple[Logits, dict[str, object]]] = {
     "tril of ones": (lambda x: b.select(
         b.eq(b.select(late(x), low(x, 0.0), low(x, 1.0)), b.like(0.0, x)), low(x), x), {"causal": True, "diagonal": 0}),
     "added triangle": (lambda x: b.add(x, b.select(late(x), low(x), low(x, 0.0))), {"causal": True, "diagonal": 0}),
+    "one triangle for all heads": (lambda x: b.add(x, triangle(x)), {"causal": True, "diagonal": 0}),
     "large negative": (lambda x: b.select(late(x), low(x, -3e38), x), {"causal": True}),
     "mask": (lambda x: b.select(wide_mask(x), low(x), scaled(x)), {"causal": False, "visible": False}),
     "mask of those that take part": (lambda x: b.select(wide_mask(x), x, low(x)), {"visible": True}),
@@ -157,6 +164,27 @@ def test_other_dtypes(dtype: DType) -> None:
     g = graph(dot(b.cast(weights, dtype=dtype), v, (3, 2)))
     (found,) = attentions(g)
     assert found.result_types[0].dtype is dtype
+
+
+def test_batch_axes_that_were_merged_stay_apart() -> None:
+    q, k, v = (b.reshape(x, shape=(N * H, *x.shape[2:])) for x in (Q, K, V))
+    scores = b.dot(q, k, contract_a=(2,), contract_b=(2,), batch_a=(0,), batch_b=(0,))
+    g = graph(b.dot(softmax(scores, 2), v, contract_a=(2,), contract_b=(1,), batch_a=(0,), batch_b=(0,)))
+    (found,) = attentions(g)
+    assert found.inputs == (Q, K, V)
+    check_same(g)
+
+
+def test_the_greatest_element_may_be_looked_up() -> None:
+    """`x.max(dim, keepdim=True).values`."""
+    scores = scaled(dot(Q, K, (3, 3)))
+    where = b.reshape(b.argmax(scores, axes=(3,)), shape=(N, H, T, 1))
+    top = b.broadcast(b.gather(scores, where, axis=3), shape=scores.shape, dims=(0, 1, 2, 3))
+    powers = b.exp(b.sub(scores, top))
+    total = b.broadcast(b.sum(powers, axes=(3,)), shape=scores.shape, dims=(0, 1, 2))
+    g = graph(dot(b.div(powers, total), V, (3, 2)))
+    assert len(attentions(g)) == 1
+    check_same(g)
 
 
 def test_two_layers() -> None:
