@@ -8,7 +8,7 @@ barriers (`barriers.py`). Loops and branches are emitted in `emit_control.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..ir.dims import Dim
 from ..ir.errors import InternalError
@@ -249,7 +249,7 @@ class Level:
 
     def _register(self, kernel: KernelSource, flags: CompileFlags) -> str:
         """Note a kernel to be had; its name in the plan."""
-        request = KernelRequest(kernel.source, kernel.entry, flags)
+        request = KernelRequest(kernel.source, kernel.entry, replace(flags, vectorised=kernel.vectorised))
         self.state.kernels[request.symbol] = request
         return request.symbol
 

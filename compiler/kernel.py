@@ -45,6 +45,7 @@ class KernelSource:
         extents: what each int64 extent means, in order (documentation and plan listings).
         fallible: the kernel may write `status` and return nonzero.
         noalias: no two operands overlap (outputs are never written over inputs), so loads may be hoisted.
+        vectorised: vector primitives do the work, so that LLVM need not look for loops to turn into vectors.
         links: kernels that this one calls; entry i of `buffers` is the address of link i, the operands follow.
     """
 
@@ -54,4 +55,5 @@ class KernelSource:
     extents: tuple[str, ...]
     fallible: bool = False
     noalias: bool = True
+    vectorised: bool = False
     links: tuple[Link, ...] = ()

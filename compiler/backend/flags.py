@@ -8,22 +8,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class CompileFlags:
-    """Aliasing of a kernel's operands.
+    """Aliasing of a kernel's operands, and how much is left to LLVM.
 
     Attributes:
         noalias: no two operands overlap, except as `in_place` says.
         in_place: pairs (input slot, output slot) that are the same memory; both are then read through one
             pointer, so that LLVM sees the same element at the same index and still vectorises.
+        vectorised: the work is done by vector primitives; LLVM cleans up and leaves the loops as they are.
     """
 
     noalias: bool = True
     in_place: tuple[tuple[int, int], ...] = ()
+    vectorised: bool = False
 
     def key(self) -> str:
         """Canonical text for cache keys."""
-        return (
-            f"noalias={int(self.noalias)} in_place={','.join(f'{a}={b}' for a, b in sorted(self.in_place))}"
-        )
+        pairs = ",".join(f"{a}={b}" for a, b in sorted(self.in_place))
+        return f"noalias={int(self.noalias)} in_place={pairs}{' vectorised' if self.vectorised else ''}"
 
 
 def code_of(source: str) -> str:

@@ -79,9 +79,13 @@ def target_machine(where: Target) -> Any:
         raise TracemillError(f"LLVM cannot generate code for CPU {where.cpu!r}: {error}") from error
 
 
-def optimise(modules: list[str], symbol: str, where: Target) -> Any:
+def optimise(modules: list[str], symbol: str, where: Target, light: bool = False) -> Any:
     """Parse, link and optimise modules (LLVM text); only `symbol` stays visible. Returns llvmlite's
     module.
+
+    Args:
+        light: only clean up: values out of memory, branches and arithmetic simplified. For code that is vectors
+            already the other passes take ten times as long and change nothing but its size.
     """
     machine = target_machine(where)
     linked: Any = None
@@ -98,13 +102,19 @@ def optimise(modules: list[str], symbol: str, where: Target) -> Any:
         if not function.is_declaration and function.name != symbol:
             function.linkage = "internal"
     linked.verify()
-    options = llvm.create_pipeline_tuning_options(speed_level=2)
+    options = llvm.create_pipeline_tuning_options(speed_level=0 if light else 2)
     options.loop_vectorization = True
     options.slp_vectorization = True
     options.loop_interleaving = True
     options.loop_unrolling = True
     builder = llvm.create_pass_builder(machine, options)
-    builder.getModulePassManager().run(linked, builder)
+    passes = llvm.create_new_module_pass_manager() if light else builder.getModulePassManager()
+    if light:
+        passes.add_sroa_pass()
+        passes.add_simplify_cfg_pass()
+        passes.add_instruction_combine_pass()
+        passes.add_simplify_cfg_pass()
+    passes.run(linked, builder)
     return linked
 
 

@@ -33,7 +33,7 @@ def _optimised(source: str, entry: str, flags: CompileFlags, where: llvm.Target)
         raise InternalError(
             f"Numba cannot compile the generated kernel {entry!r}: {error}", hint=_numbered(source)
         ) from error
-    return llvm.optimise([str(module) for module in modules], symbol, where), symbol
+    return llvm.optimise([str(module) for module in modules], symbol, where, light=flags.vectorised), symbol
 
 
 def _numbered(source: str) -> str:

@@ -131,7 +131,7 @@ class DotGeneral:
             return KernelSource("kernel", self._integer_source(), 3, EXTENTS)
         return KernelSource(
             "kernel", self._float_source(), 2 + epilogue.n_buffers, (*EXTENTS, *epilogue.extents),
-            links=(epilogue.link(2),),
+            vectorised=not self._narrow, links=(epilogue.link(2),),
         )  # fmt: skip
 
     @property
