@@ -30,6 +30,8 @@ from .simplify.shapes import reshape_groups
 Order = tuple[int, ...]
 
 CONVOLUTIONS = frozenset({"conv", "conv_input_grad", "conv_weight_grad"})
+# Channels of a group from which on vectors of them pay.
+_WIDE_GROUP = 8
 # What is computed from broadcasts and index numbers alone is computed again in each order it is wanted in, if the chain
 # is no longer than this.
 _LAZY_DEPTH = 32
@@ -61,12 +63,17 @@ class Layout:
 def gains(node: Node) -> bool:
     """Whether a node is a convolution to run with channels innermost.
 
-    Those are the ones with generated kernels. In one group, vectors of output channels are as long as they can be; with
-    groups as narrow as one channel there are none.
+    Those are the ones with generated kernels, and among them of those with groups the ones whose groups fill vectors: a
+    depthwise convolution takes its vectors along the pixels of a line.
     """
     if node.op.name not in CONVOLUTIONS or node.attrs.channels_last:
         return False
-    return node.dtype.is_float and len(node.attrs.stride) <= 2 and node.attrs.groups == 1
+    if not node.dtype.is_float or len(node.attrs.stride) > 2:
+        return False
+    groups, weight = node.attrs.groups, node if node.op.name == "conv_weight_grad" else node.inputs[1]
+    filters, channels = weight.shape[0], weight.shape[1]
+    return groups == 1 or (isinstance(filters, int) and isinstance(channels, int)
+                           and min(filters // groups, channels) >= _WIDE_GROUP)
 
 
 def identity(rank: int) -> Order:

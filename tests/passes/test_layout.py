@@ -170,6 +170,12 @@ def test_convolutions_without_vectors_of_channels_stay(make: Any) -> None:
     assert Layout().run(g) is g
 
 
+def test_wide_groups_follow() -> None:
+    x, w, w2 = var(0, B, 16, 6, 6), var(1, 16, 8, 3, 3), var(2, 4, 16, 1, 1)
+    found = moved(graph(conv(conv(x, w, groups=2), w2)))
+    assert ops(found) == ["permute", "conv", "conv", "permute"]
+
+
 def test_convolutions_in_bodies() -> None:
     x, w = var(0, 2, 3, 6), var(1, 3, 3, 1)
     carried = (input_node(0, x.tensor_type), input_node(1, w.tensor_type))
