@@ -7,12 +7,14 @@ lark.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import os
 import struct
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,7 @@ from ..runtime import blas
 from ..runtime.executor import Executable, KernelCode
 from ..runtime.plan import Plan
 from .backend.kernel_store import KernelStore, LoadedKernel, Progress
+from .backend.spent import SPENT
 from .cache import DiskCache, cache_key, compiler_digest, default_cache, toolchain
 
 if TYPE_CHECKING:
@@ -201,8 +204,10 @@ def _compile(
         if os.environ.get("TRACEMILL_EXPLAIN", "") not in ("", "0")
         else ""
     )
+    _prepare()
     started = time.perf_counter()
-    _, emitted = lower_to_plan(graph, options, sizes)
+    with _no_collection():
+        _, emitted = lower_to_plan(graph, options, sizes)
     seconds = time.perf_counter() - started
     requests = list(emitted.kernels.values())
     kernels = store().get_many(requests, progress=progress)
@@ -216,6 +221,27 @@ def _compile(
     STATS.pass_seconds += seconds
     _note(compiled, sizes, pass_seconds=round(seconds, 4), **({"miss": why} if why else {}))
     return compiled
+
+
+def _prepare() -> None:
+    """Start what compiles kernels: it gets ready while the passes run."""
+    from .backend import pool
+    from .backend.native_runner import prepare_runner
+
+    pool.prepare()
+    prepare_runner(_disk())
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Hold off the cyclic garbage collector, which would walk over the graph again and again while passes build it."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _note(compiled: Compiled, sizes: Mapping[str, int] | None = None, **more: Any) -> None:
@@ -334,6 +360,8 @@ def stats() -> dict[str, Any]:
         "peak_bytes": STATS.peak_bytes,
         "pass_seconds": round(STATS.pass_seconds, 4),
         "kernel_seconds": round(store().compile_seconds, 4),
+        "numba_seconds": round(SPENT.numba, 4),
+        "llvm_seconds": round(SPENT.llvm, 4),
         "kernel_cache": kernels.as_dict(),
         "plan_cache": plans.as_dict(),
         "graphs": [dict(d) for d in STATS.details],

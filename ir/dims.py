@@ -76,22 +76,18 @@ class SymDim:
     def __add__(self, other: Dim) -> Dim:
         if not isinstance(other, (int, SymDim)):
             return NotImplemented
-        total = dict(self.terms)
-        for mono, coeff in _terms(other):
-            total[mono] = total.get(mono, 0) + coeff
-        return _build(total)
+        return _sum(self, other) if other != 0 else self
 
     __radd__ = __add__
 
     def __mul__(self, other: Dim) -> Dim:
         if not isinstance(other, (int, SymDim)):
             return NotImplemented
-        total: dict[Monomial, int] = {}
-        for m1, c1 in self.terms:
-            for m2, c2 in _terms(other):
-                mono = tuple(sorted(m1 + m2, key=_atom_key))
-                total[mono] = total.get(mono, 0) + c1 * c2
-        return _build(total)
+        if isinstance(other, SymDim):
+            return _multiplied(self, other)
+        if other == 1 or other == 0:
+            return self if other else 0
+        return SymDim(tuple([(mono, coeff * int(other)) for mono, coeff in self.terms]))
 
     __rmul__ = __mul__
 
@@ -168,6 +164,25 @@ def _build(total: Mapping[Monomial, int]) -> Dim:
     if len(terms) == 1 and not terms[0][0]:
         return terms[0][1]
     return SymDim(terms)
+
+
+# Passes build the same few polynomials again and again; they are compared by value, so each is made once.
+@lru_cache(maxsize=16384)
+def _sum(a: SymDim, b: Dim) -> Dim:
+    total = dict(a.terms)
+    for mono, coeff in _terms(b):
+        total[mono] = total.get(mono, 0) + coeff
+    return _build(total)
+
+
+@lru_cache(maxsize=16384)
+def _multiplied(a: SymDim, b: SymDim) -> Dim:
+    total: dict[Monomial, int] = {}
+    for m1, c1 in a.terms:
+        for m2, c2 in b.terms:
+            mono = tuple(sorted(m1 + m2, key=_atom_key))
+            total[mono] = total.get(mono, 0) + c1 * c2
+    return _build(total)
 
 
 def _eval_compound(c: Compound, sizes: Mapping[str, int]) -> int:

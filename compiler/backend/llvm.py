@@ -28,10 +28,14 @@ def target(cpu: str | None = None) -> Target:
     """The target for `cpu`: an LLVM name (`x86-64-v3`, `znver4`), or None for `TRACEMILL_CPU`, or else the
     host.
     """
+    return _target(cpu or os.environ.get("TRACEMILL_CPU") or "native")
+
+
+@functools.cache
+def _target(cpu: str) -> Target:
     triple = llvm.get_process_triple()
     if sys.platform in ("win32", "darwin"):
         triple += "-elf"  # the loader reads ELF everywhere
-    cpu = cpu or os.environ.get("TRACEMILL_CPU") or "native"
     if cpu != "native":
         _check_cpu(triple, cpu)
         return Target(triple, cpu, "")

@@ -8,6 +8,7 @@ from ...ir.errors import InternalError
 from ...runtime.layout import RUNNER_SYMBOL
 from ...runtime.loader import load_object
 from ..cache import DiskCache, Kind, cache_key, compiler_digest, toolchain
+from . import pool
 
 _KERNEL: Kind = "kernel"
 _lock = threading.Lock()
@@ -25,6 +26,16 @@ def load_runner(cache: DiskCache | None = None) -> int:
         if not _address:
             _address = _from_disk(cache) or _compile(cache)
         return _address
+
+
+def prepare_runner(cache: DiskCache | None = None) -> None:
+    """Have the runner compiled meanwhile, if it must be."""
+    global _address
+    with _lock:
+        if not _address:
+            _address = _from_disk(cache)
+        if not _address:
+            pool.prepare_runner()
 
 
 def _parts(cache: DiskCache) -> dict[str, str]:
@@ -48,9 +59,7 @@ def _from_disk(cache: DiskCache | None) -> int:
 
 
 def _compile(cache: DiskCache | None) -> int:
-    from .runner_source import compile_runner
-
-    data = compile_runner()
+    data = pool.compile_runner()
     if cache is not None:
         parts = _parts(cache)
         cache.put(

@@ -11,6 +11,7 @@ from ...runtime import blas, elf
 from . import llvm
 from .flags import CompileFlags, kernel_symbol
 from .plain import load_source
+from .spent import SPENT
 
 __all__ = ["CompileFlags", "compile_function", "compile_source", "emit", "kernel_symbol"]
 
@@ -28,12 +29,14 @@ def _optimised(source: str, entry: str, flags: CompileFlags, where: llvm.Target)
     symbol = kernel_symbol(source, entry, flags)
     function = load_source(source, entry)
     try:
-        modules = lower_entry(function, symbol, flags)
+        with SPENT.on("numba"):
+            texts = [str(module) for module in lower_entry(function, symbol, flags)]
     except NumbaError as error:
         raise InternalError(
             f"Numba cannot compile the generated kernel {entry!r}: {error}", hint=_numbered(source)
         ) from error
-    return llvm.optimise([str(module) for module in modules], symbol, where, light=flags.vectorised), symbol
+    with SPENT.on("llvm"):
+        return llvm.optimise(texts, symbol, where, light=flags.vectorised), symbol
 
 
 def _numbered(source: str) -> str:
@@ -69,7 +72,8 @@ def compile_source(
     where = llvm.target(cpu)
     with _lock:
         module, symbol = _optimised(source, entry, flags or CompileFlags(), where)
-        data = llvm.emit_object(module, where)
+        with SPENT.on("llvm"):
+            data = llvm.emit_object(module, where)
     try:
         loose = sorted(set(elf.read(data).undefined()) - set(externals))
     except elf.ElfError as error:
@@ -98,10 +102,12 @@ def compile_function(
     where = llvm.target(cpu)
     with _lock:
         try:
-            modules = lower_function(function, args, restype, symbol)
+            with SPENT.on("numba"):
+                texts = [str(module) for module in lower_function(function, args, restype, symbol)]
         except NumbaError as error:
             raise InternalError(f"Numba cannot compile {function.__name__!r}: {error}") from error
-        return llvm.emit_object(llvm.optimise([str(module) for module in modules], symbol, where), where)
+        with SPENT.on("llvm"):
+            return llvm.emit_object(llvm.optimise(texts, symbol, where), where)
 
 
 def emit(

@@ -70,7 +70,11 @@ define void @probe(ptr %p) {
 
 @lru_cache(maxsize=8)
 def _isa(where: Target) -> str:
-    """LLVM names no features of a CPU that is not the host, so we look at the code it makes."""
+    """LLVM names no features of a CPU that is not the host: there we look at the code it makes."""
+    known = where.features.split(",")
+    for name, needed in (("avx512", ("+avx512f",)), ("avx2", ("+avx2", "+fma"))):
+        if all(feature in known for feature in needed):
+            return name
     from ..backend.llvm import assemble
 
     assembly = assemble(_PROBE, where)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from tracemill.compiler.backend import kernel_store, pool
 from tracemill.compiler.backend.flags import CompileFlags
 from tracemill.compiler.backend.kernel_store import KernelRequest, KernelStore
+from tracemill.compiler.backend.spent import SPENT
 from tracemill.compiler.cache import DiskCache
 from tracemill.ir.errors import InternalError
 
@@ -41,6 +43,7 @@ def refuse_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("compiled although it was in the cache")
 
+    monkeypatch.setattr(pool, "_crew", lambda kernels: None)
     monkeypatch.setattr(pool, "_compile", fail)
 
 
@@ -125,41 +128,96 @@ def test_progress_and_duplicates(cache: DiskCache) -> None:
     assert kernels[1] is kernels[3]
 
 
-def test_helper_processes_give_the_same_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def crews(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """Says how many helpers there are; those of a test end with it."""
+    monkeypatch.setattr(pool, "_current", None)
+    monkeypatch.setattr(pool, "_runner_task", None)
+    monkeypatch.setattr(pool, "MINIMUM", 1)
+
+    def use(count: int) -> None:
+        monkeypatch.setenv("TRACEMILL_COMPILERS", str(count))
+
+    use(1)
+    yield use
+    if pool._current is not None:
+        pool._current.close()
+
+
+def refuse(request: KernelRequest) -> bytes:
+    raise AssertionError("compiled here")
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_helper_processes_give_the_same_objects(
+    count: int, crews: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     requests = [KernelRequest(source(n), "kernel") for n in range(20, 28)]
     want = dict(pool.compile_all(requests, parallel=False))
-    monkeypatch.setattr(pool, "_helper_count", lambda kernels: 1)
-
-    def slow(request: KernelRequest) -> bytes:  # leave most of the work to the helper
-        threading.Event().wait(0.4)
-        return plain(request)
-
-    plain = pool._compile
-    monkeypatch.setattr(pool, "_compile", slow)
+    crews(count)
+    monkeypatch.setattr(pool, "_compile", refuse)
+    before = SPENT.numba, SPENT.llvm
     assert dict(pool.compile_all(requests)) == want
+    assert SPENT.numba > before[0] and SPENT.llvm > before[1], "helpers report their time"
+    crew = pool._current
+    assert dict(pool.compile_all(requests[:2])) == {0: want[0], 1: want[1]}
+    assert pool._current is crew, "the helpers stay"
 
 
-def test_helpers_that_die_or_cannot_start_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_runner_is_compiled_meanwhile(crews: Callable[[int], None]) -> None:
+    pool.prepare_runner()
+    assert pool._current is not None
+    found = pool.compile_runner()
+    assert pool._runner_task is None
+    assert found == pool.compile_runner(), "made here the second time"
+
+
+@pytest.mark.parametrize("program", [
+    "import sys; sys.exit(3)",
+    "import sys; sys.stdout.write('x' * 100)",
+    "import sys; sys.stdin.buffer.read(20)",
+])
+def test_helpers_that_die_or_cannot_start_cost_nothing(
+    program: str, crews: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     requests = [KernelRequest(source(n), "kernel") for n in range(30, 34)]
     want = dict(pool.compile_all(requests, parallel=False))
-    monkeypatch.setattr(pool, "_helper_count", lambda kernels: 2)
-    programs = iter(["import sys; sys.exit(3)", "import sys; sys.stdout.write('x' * 100)"])
+    crews(2)
 
     def start() -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", next(programs)]
+        command = [sys.executable, "-c", program]
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     monkeypatch.setattr(pool, "_start", start)
     assert dict(pool.compile_all(requests)) == want
-    monkeypatch.setattr(pool.sys, "executable", "/nowhere/python")
+    monkeypatch.setattr(pool, "_current", None)
     monkeypatch.undo()
-    monkeypatch.setattr(pool, "_helper_count", lambda kernels: 1)
+    monkeypatch.setattr(pool, "MINIMUM", 1)
+    monkeypatch.setattr(pool, "_current", None)
+    monkeypatch.setenv("TRACEMILL_COMPILERS", "1")
     monkeypatch.setattr(pool.sys, "executable", "/nowhere/python")
     assert dict(pool.compile_all(requests)) == want
 
 
-def test_an_error_in_a_helper_is_raised_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "_helper_count", lambda kernels: 1)
+def test_an_idle_helper_ends_and_another_takes_over(
+    crews: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "IDLE", 0.05)
+    request = KernelRequest(source(45), "kernel")
+    first = dict(pool.compile_all([request]))
+    crew = pool._current
+    assert crew is not None
+    for _ in range(200):
+        if not crew.works():
+            break
+        threading.Event().wait(0.05)
+    assert not crew.works() and crew._processes[0].wait(10) == 0
+    monkeypatch.setattr(pool, "IDLE", 20.0)
+    assert dict(pool.compile_all([request])) == first
+    assert pool._current is not crew
+
+
+def test_an_error_in_a_helper_is_raised_here(crews: Callable[[int], None]) -> None:
     bad = SOURCE.format(number="missing_name")
     requests = [
         KernelRequest(source(40), "kernel"),
@@ -171,17 +229,23 @@ def test_an_error_in_a_helper_is_raised_here(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_helpers_only_where_they_pay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool.os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
-    assert pool._helper_count(pool.MINIMUM - 1) == 0
-    assert pool._helper_count(32) == 2
-    assert pool._helper_count(500) == 3
-    monkeypatch.setattr(pool.os, "sched_getaffinity", lambda pid: {0}, raising=False)
-    assert pool._helper_count(500) == 0
+    monkeypatch.delenv("TRACEMILL_COMPILERS", raising=False)
+    for cores, wanted in (({0, 1, 2, 3}, 4), ({0}, 0), (set(range(64)), pool.MOST_HELPERS)):
+        monkeypatch.setattr(pool.os, "sched_getaffinity", lambda pid, cores=cores: cores, raising=False)
+        assert pool.helper_count() == wanted
+    monkeypatch.setenv("TRACEMILL_COMPILERS", "3")
+    assert pool.helper_count() == 3
+    monkeypatch.setattr(pool, "_current", None)
+    monkeypatch.setitem(sys.modules, "tracemill.compiler.backend.frontend", sys)  # Numba is imported
+    assert pool._crew(pool.MINIMUM - 1) is None
+    monkeypatch.setenv("TRACEMILL_COMPILERS", "0")
+    assert pool._crew(500) is None
 
 
 WARM = """
 import sys
 from tracemill.compiler.backend.kernel_store import KernelStore
+from tracemill.compiler.backend.spent import SPENT
 from tracemill.compiler.cache import DiskCache
 store = KernelStore(DiskCache(sys.argv[1]))
 kernel = store.get(open(sys.argv[2]).read(), "kernel")
