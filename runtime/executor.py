@@ -102,6 +102,8 @@ class RunState:
         bound, words = self.bound, self.words
         base = arena.reserve(bound.memory)
         self.arena, self.profile = arena, profile
+        if profile is not None and profile.sizes is None:
+            profile.sizes = bound.sizes
         self.bases[0] = base
         words[L.JOB_SCRATCH] = base + -(-bound.arena // 128) * 128
         words[L.JOB_PROFILE] = profile.address if profile is not None else 0

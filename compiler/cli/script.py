@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -94,9 +95,13 @@ def _with_bar() -> None:
 @AS_TORCH
 @click.option("--stats", "stats_file", metavar="FILE.json", type=click.Path(dir_okay=False, writable=True),
               help="Write counters of the run: graphs, kernels, flushes, seconds.")
+@click.option("--profile", "table", is_flag=True, help="Print where the time went, by part and by kernel.")
+@click.option("--trace", "trace_file", metavar="FILE.json", type=click.Path(dir_okay=False, writable=True),
+              help="Write a Chrome trace of each graph's average run.")
 @click.argument("script")
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
-def run_command(script: str, args: tuple[str, ...], as_torch: bool, stats_file: str | None) -> int:
+def run_command(script: str, args: tuple[str, ...], as_torch: bool, stats_file: str | None, table: bool,
+                trace_file: str | None) -> int:
     """Run SCRIPT with its ARGS (options of `run` stand before SCRIPT).
 
     The exit code is the script's; an uncaught exception's is 1.
@@ -105,14 +110,38 @@ def run_command(script: str, args: tuple[str, ...], as_torch: bool, stats_file: 
     Example:
       tracemill run --as-torch --stats stats.json train.py --epochs 3
     """
-    if stats_file and not Path(stats_file).absolute().parent.is_dir():
-        raise click.BadParameter(f"the folder of {stats_file} does not exist", param_hint="--stats")
+    for option, file in (("--stats", stats_file), ("--trace", trace_file)):
+        if file and not Path(file).absolute().parent.is_dir():
+            raise click.BadParameter(f"the folder of {file} does not exist", param_hint=option)
     _with_bar()
+    # Before the script: it may leave with another working directory, or by an error.
+    trace = Path(trace_file).absolute() if trace_file else None
+    with _profiled(table, trace):
+        try:
+            return run_script(script, args, as_torch)
+        finally:
+            if stats_file:
+                write_stats(stats_file)
+
+
+@contextmanager
+def _profiled(table: bool, trace: Path | None) -> Iterator[None]:
+    """Time the kernels of a block, and say so at its end."""
+    if not table and trace is None:
+        yield
+        return
+    from .profile import Profiler
+
+    profiler = Profiler()
     try:
-        return run_script(script, args, as_torch)
+        yield
     finally:
-        if stats_file:
-            write_stats(stats_file)
+        profiler.stop()
+        if table:
+            sys.stdout.flush()
+            profiler.write_table(sys.stderr)
+        if trace is not None:
+            profiler.write_trace(trace)
 
 
 @click.command("compile")

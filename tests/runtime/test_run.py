@@ -563,3 +563,14 @@ def test_profile_counts_launches(kit, b):
         assert calls["kernel bump"] == 5 and calls["kernel below"] == 6
         assert executable.profile.total_ns > 0
     assert "kernel bump" in executable.profile.to_text()
+
+
+def test_profile_counts_bytes_and_operations_of_named_sizes(kit, b):
+    B = sym("B")
+    x, y = b.input("x", B), b.output("y", B)
+    plan = b.plan(replace(b.call("affine", x, y, range=B), work=3 * B))
+    executable = kit.executable(plan)
+    executable.profile = Profile(plan)
+    executable.run([rising(10)])
+    (timing,) = (t for t in executable.profile.entries() if t.calls)
+    assert (timing.operations, timing.nbytes) == (30, 2 * 4 * 10)
