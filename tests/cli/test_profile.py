@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def test_profile_and_trace_of_a_script(tmp_path: Path, process: Command) -> None
     assert all(e["dur"] > 0 for e in work)
     for process_number in {e["pid"] for e in work}:  # one after the other
         mine = [e for e in events if e["ph"] == "X" and e["pid"] == process_number]
-        assert all(a["ts"] + a["dur"] <= b["ts"] + 1e-6 for a, b in zip(mine, mine[1:], strict=False))
+        assert all(a["ts"] + a["dur"] <= b["ts"] + 1e-6 for a, b in pairwise(mine))
 
 
 def test_profile_of_a_failing_script_is_still_printed(tmp_path: Path, process: Command) -> None:
