@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def plot(results: Results, limits: dict[str, float], path: Path) -> None:
         limit = limits[name] * 1e6 / found["tracemill"]["step_us"]
         if limit > 0.1:
             axes.plot([x - 0.4, x + 0.4], [limit, limit], color="black", linewidth=1, linestyle=":")
-    axes.set_xticks(range(len(results)), [f"{n}\n{TITLES[n].split(',')[0].split(' on ')[0][:18]}" for n in results])
+    axes.set_xticks(range(len(results)), [f"{n}\n{_short(TITLES[n])}" for n in results])
     axes.set_yscale("log")
     axes.set_ylabel("step time / tracemill's")
     axes.set_title("One training step (dotted: the roofline)")
@@ -111,6 +112,11 @@ def plot(results: Results, limits: dict[str, float], path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=130)
     plt.close(figure)
+
+
+def _short(title: str) -> str:
+    """A title's words before its numbers."""
+    return re.split(r" ?[\d\[,]| on ", title)[0]
 
 
 def page(name: str, threads: int, roof: roofline.Roof, folder: Path) -> None:

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from ...ir.graph import Graph
 from ...ir.node import Node
+from ..lower.structure import Structure
 from .absorb import absorb
 from .attention import attention_groups
 from .clusters import Clusters, Group
@@ -52,8 +53,9 @@ class Fuse:
         choices = _recomputed(absorb(graph, (), (), self.max_nodes))
         inlined = next(choices)
         alone: set[Node] = set()
+        covered: dict[Structure, bool] = {}
         for _ in range(_ROUNDS):
-            fused, groups = rebuild(self._clusters(graph, inlined, alone), self.run)
+            fused, groups = rebuild(self._clusters(graph, inlined, alone, covered), self.run)
             peak = peak_bytes(fused, sizes)
             if peak <= least:
                 return fused
@@ -84,9 +86,10 @@ class Fuse:
                 return found
         return set()
 
-    def _clusters(self, graph: Graph, inlined: set[Node], alone: set[Node]) -> Clusters:
+    def _clusters(self, graph: Graph, inlined: set[Node], alone: set[Node],
+                  covered: dict[Structure, bool]) -> Clusters:
         clusters = absorb(graph, inlined, alone, self.max_nodes)
-        merger = Merger(clusters, self.max_nodes)
+        merger = Merger(clusters, self.max_nodes, covered)
         merger.run()
         merge_scalars(clusters, merger)
         merge_updates(clusters)

@@ -14,6 +14,7 @@ from ...ir.opdef import Kind
 from ..lower.contraction import has_epilogue
 from ..lower.errors import CannotLower
 from ..lower.group import build, has_plain_strides
+from ..lower.structure import Structure, structure
 from .clusters import Clusters, Group, current
 from .roles import CHEAP, Role, checks, cost
 from .shapes import common_space, extents, fits, grid_space, size
@@ -21,12 +22,18 @@ from .shapes import common_space, extents, fits, grid_space, size
 if TYPE_CHECKING:
     import networkx as nx
 
+    from ...ir.graph import Graph
+
 
 class Merger:
-    """Merges groups of a clustering, in graph order, until nothing fits any more."""
+    """Merges groups of a clustering, in graph order, until nothing fits any more.
 
-    def __init__(self, clusters: Clusters, max_nodes: int) -> None:
-        self.clusters, self.max_nodes = clusters, max_nodes
+    Args:
+        covered: which bodies a template covers, by structure: layers that repeat are asked for once.
+    """
+
+    def __init__(self, clusters: Clusters, max_nodes: int, covered: dict[Structure, bool]) -> None:
+        self.clusters, self.max_nodes, self.covered = clusters, max_nodes, covered
         self.flow = self._flow()
         self._refused: set[tuple[Group, Group]] = set()
 
@@ -169,13 +176,10 @@ class Merger:
         if group.core is not None:
             return True  # checked when all is done
         body, leaves = self.clusters.body(group)
-        try:
-            kernel = build(body, range(len(leaves))).kernel
-        except CannotLower:
-            return False
-        # Views and inlined values count for what they cost; more than that is the same value at several places.
-        once = sum(cost(n) for n in body.nodes if n.op.kind is not Kind.INPUT)
-        return has_plain_strides(kernel) and kernel.cost <= 2 * once + CHEAP
+        key = structure(body)
+        if key not in self.covered:
+            self.covered[key] = _is_covered(body, len(leaves))
+        return self.covered[key]
 
     def _replace(self, first: Group, second: Group, merged: Group) -> None:
         clusters, flow = self.clusters, self.flow
@@ -189,6 +193,16 @@ class Merger:
         flow.add_node(merged, leaves=clusters.leaves(merged))
         flow.add_edges_from((s, merged) for s in sources)
         flow.add_edges_from((merged, t) for t in targets)
+
+
+def _is_covered(body: Graph, leaves: int) -> bool:
+    try:
+        kernel = build(body, range(leaves)).kernel
+    except CannotLower:
+        return False
+    # Views and inlined values count for what they cost; more than that is the same value at several places.
+    once = sum(cost(n) for n in body.nodes if n.op.kind is not Kind.INPUT)
+    return has_plain_strides(kernel) and kernel.cost <= 2 * once + CHEAP
 
 
 def is_scalar(group: Group) -> bool:

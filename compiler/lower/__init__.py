@@ -14,6 +14,7 @@ from ...ir.node import Node
 from ...ir.opdef import Kind, OpDef
 from .errors import CannotLower
 from .lowered import Launch, Lowered, Rows, Slot
+from .structure import Structure, structure
 
 _LOOPS = frozenset({Kind.ELEMENTWISE, Kind.BROADCAST, Kind.MOVEMENT, Kind.REDUCTION, Kind.GATHER})
 _LOOP_NAMES = frozenset({"random_bits", "random_advance"})
@@ -46,7 +47,21 @@ def lower(node: Node) -> Lowered:
 # The fusion pass tries a group by lowering it, and the planner lowers it again.
 @lru_cache(maxsize=512)
 def _lower_fused(outputs: tuple[Node, ...], inputs: tuple[InputSpec, ...], kind: str) -> Lowered:
-    return _lower_body(Graph("body", inputs, outputs), tuple(range(len(inputs))), kind)
+    body = Graph("body", inputs, outputs)
+    key = structure(body), kind
+    found = _known.get(key)
+    if found is None:
+        found = _lower_body(body, tuple(range(len(inputs))), kind)
+        if not any(launch.faults for launch in found.launches):  # which name lines of the script
+            if len(_known) >= _MOST_KNOWN:
+                _known.clear()
+            _known[key] = found
+    return found
+
+
+# Layers that repeat differ in their places alone: they are lowered once.
+_known: dict[tuple[Structure, str], Lowered] = {}
+_MOST_KNOWN = 1024
 
 
 def _lower_body(body: Graph, inputs: tuple[int, ...], kind: str) -> Lowered:
