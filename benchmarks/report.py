@@ -116,7 +116,7 @@ def plot(results: Results, limits: dict[str, float], path: Path) -> None:
 
 def _short(title: str) -> str:
     """A title's words before its numbers."""
-    return re.split(r" ?[\d\[,]| on ", title)[0]
+    return re.split(r",| \d| \[| on ", title)[0]
 
 
 def page(name: str, threads: int, roof: roofline.Roof, folder: Path) -> None:
