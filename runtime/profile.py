@@ -75,11 +75,13 @@ class Profile:
 
     def entries(self) -> list[EntryTiming]:
         """Timings of the entries that ran, in plan order."""
-        return [
-            EntryTiming(number, describe(entry), *map(int, self._times[number]), *self._cost(entry))
-            for number, (_, entry) in enumerate(self.plan.flat)
-            if self._times[number].any()
-        ]
+        found = []
+        for number, (_, entry) in enumerate(self.plan.flat):
+            calls, wait_ns, work_ns = map(int, self._times[number])
+            if calls or wait_ns or work_ns:
+                operations, nbytes = self._cost(entry)
+                found.append(EntryTiming(number, describe(entry), calls, wait_ns, work_ns, operations, nbytes))
+        return found
 
     def to_text(self) -> str:
         """A table, most time first."""
