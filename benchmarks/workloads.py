@@ -226,7 +226,7 @@ def build(name: str, torch: Any, *, size: int | None = None, channels_last: bool
     with torch.no_grad():
         for key, p in model.named_parameters():
             p.copy_(torch.from_numpy(weight(key, tuple(p.shape))))
-    x, y = map(torch.from_numpy, batch(name, size))
+    x, y = map(torch.tensor, batch(name, size))
     if channels_last:
         model, x = model.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
     optimizer = _optimizer(name, torch, model.parameters())
