@@ -389,11 +389,24 @@ def wrap(node: Node, tracked: bool) -> Tensor:
         if tracked:
             trace.tracked = True
             if node in trace.seen:
+                if trace.freed:
+                    _revive(node)
                 node = _distinct(node)
             trace.seen.add(node)
     cell = pending(node, tracked)
     trace.pending.append(weakref.ref(cell))
     return _new_tensor(cell)
+
+
+def _revive(node: Node) -> None:
+    """An operation is recorded again after a backward pass: what it computes between its operands and its result, which
+    no tensor holds, is computed anew, so a backward pass may read it once more."""
+    stack = list(node.inputs)
+    while stack:
+        inner = stack.pop()
+        if inner in TRACE.freed and inner not in TRACE.seen:
+            TRACE.freed.discard(inner)
+            stack.extend(inner.inputs)
 
 
 def _distinct(node: Node) -> Node:

@@ -293,3 +293,36 @@ def test_zero_initialised_parameters_are_distinct_variables() -> None:
     ws = [tm.zeros(2, requires_grad=True) for _ in range(2)]
     (ws[0] * 3.0 + ws[1] * 5.0).sum().backward()
     assert ws[0].grad.tolist() == [3, 3] and ws[1].grad.tolist() == [5, 5]
+
+
+def test_the_same_computation_again_is_a_graph_of_its_own() -> None:
+    """Gradients accumulate over passes that differ in nothing, recorded at one line before anything runs."""
+    model = tm.nn.Sequential(tm.nn.Linear(3, 4), tm.nn.LayerNorm(4), tm.nn.GELU(), tm.nn.Linear(4, 2))
+    x, y = tm.ones(4, 3), tm.tensor([0, 1, 0, 1])
+    parameters = list(model.parameters())
+    once = [g.numpy() for g in grad(tm.nn.functional.cross_entropy(model(x), y), parameters)]
+    losses = []
+    for _ in range(3):
+        losses.append(tm.nn.functional.cross_entropy(model(x), y))
+        losses[-1].backward()
+    for p, g in zip(parameters, once, strict=True):
+        np.testing.assert_allclose(p.grad.numpy(), 3 * g, rtol=1e-5, atol=1e-7)
+    for loss in losses:  # each graph is used up all the same
+        with pytest.raises(AutogradError, match="second time"):
+            loss.backward()
+
+
+def test_a_used_graph_stays_used_when_its_computation_is_recorded_again() -> None:
+    w = leaf(1.0, 2.0)
+
+    def loss_of() -> tm.Tensor:
+        return tm.nn.functional.mse_loss(w * w, tm.zeros(2))
+
+    old = loss_of()
+    old.backward()
+    new = loss_of()
+    with pytest.raises(AutogradError, match="second time"):
+        old.backward()
+    w.grad = None
+    new.backward()
+    np.testing.assert_allclose(w.grad.numpy(), [2.0, 16.0], rtol=1e-6)
