@@ -7,14 +7,12 @@ lark.
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import json
 import os
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -30,6 +28,7 @@ from ..runtime.plan import Plan
 from .backend.kernel_store import KernelStore, LoadedKernel, Progress
 from .backend.spent import SPENT
 from .cache import DiskCache, cache_key, compiler_digest, default_cache, toolchain
+from .collection import no_collection
 
 if TYPE_CHECKING:
     from .emit import Emitted
@@ -206,7 +205,7 @@ def _compile(
     )
     _prepare()
     started = time.perf_counter()
-    with _no_collection():
+    with no_collection():
         _, emitted = lower_to_plan(graph, options, sizes)
     seconds = time.perf_counter() - started
     requests = list(emitted.kernels.values())
@@ -230,18 +229,6 @@ def _prepare() -> None:
 
     pool.prepare()
     prepare_runner(_disk())
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Hold off the cyclic garbage collector, which would walk over the graph again and again while passes build it."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _note(compiled: Compiled, sizes: Mapping[str, int] | None = None, **more: Any) -> None:

@@ -11,13 +11,10 @@ directly.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import gc
 import hashlib
 import inspect
 import types as pytypes
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +30,7 @@ from numba.core.typing import templates
 from numba.core.typing.templates import AbstractTemplate
 
 from ...ir.errors import InternalError
+from ..collection import no_collection
 from . import builtin_lowering, llvm, lowering
 from .flags import CompileFlags
 from .plain import SOURCE_MODULE
@@ -408,19 +406,7 @@ def _register_primitives(function: Any) -> None:
             register()
 
 
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Hold off the cyclic garbage collector: a fifth of lowering would be its walks over IR that is still in use."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-@_no_collection()
+@no_collection()
 def lower_entry(function: Any, symbol: str, flags: CompileFlags) -> list[Any]:
     """The LLVM modules (llvmlite.ir) of a kernel's entry function and its helpers; the first holds the entry.
 
@@ -446,7 +432,7 @@ def lower_entry(function: Any, symbol: str, flags: CompileFlags) -> list[Any]:
     return modules
 
 
-@_no_collection()
+@no_collection()
 def lower_function(function: Any, args: Any, restype: Any, symbol: str) -> list[Any]:
     """The LLVM modules of a function that is no kernel (any signature, aliasing unknown); the first holds it.
 

@@ -223,7 +223,7 @@ class ConvLast:
             extents=extent_loads(_EXTENTS),
             pack=fill(_WIDEN if self._narrow else _PACK, element=load(dtype, "w", "w_at + k * w_k + i * w_n"),
                       pack=f"pack_{compute}_{tile.columns}x{tile.lanes}", **constants),
-            image=_WIDEN_ROWS if self._narrow else _COPY_ROWS,
+            image=WIDEN_ROWS if self._narrow else COPY_ROWS,
             element=load(dtype, "x", "source_at + col * groups * depth + c"),
             place="image" if self._narrow else "either(in_place != 0, x, image)",
             direct="False" if self._narrow else f"writes != 0 and urem(columns, {tile.columns}) == 0",
@@ -270,12 +270,13 @@ for k in range(depth):
         panel[panel_at + k * $COLUMNS + i] = $element
 """
 
-_COPY_ROWS = """
+# Rows of an image with their padding, in the storage dtype or widened.
+COPY_ROWS = """
 halo_$compute(image, 0, row_pitch, x, source_at, source_w * groups * depth, groups * depth, depth,
               -row0, source_h - row0, height, start, stop, width)
 """
 
-_WIDEN_ROWS = """
+WIDEN_ROWS = """
 for row in range(height):
     for col in range(width):
         for c in range(depth):

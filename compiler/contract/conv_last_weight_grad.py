@@ -15,7 +15,7 @@ from ...ir.dims import Dim, dmax, floordiv
 from ...ir.dtypes import DType
 from ..kernel import KernelSource
 from .conv import aligned
-from .conv_last import Geometry, ceil_div, chunk_rows, smaller
+from .conv_last import COPY_ROWS, WIDEN_ROWS, Geometry, ceil_div, chunk_rows, smaller
 from .micro_runs import RunsKernel
 from .text import Epilogue, call_epilogue, extent_loads, fill, load, storage
 from .tiles import TileShape, tile_shape
@@ -142,7 +142,7 @@ class WeightGradSums:
         source = fill(
             _SUMS,
             extents=extent_loads(_EXTENTS),
-            image=fill(_WIDEN_IMAGE if self._narrow else _HALO, compute=compute,
+            image=fill(WIDEN_ROWS if self._narrow else COPY_ROWS, compute=compute,
                        element=load(self.dtype, "x", "source_at + col * groups * depth + c")) if self.halo else "",
             base="-row0 * row_pitch - first_w * pixel" if self.halo else
                  "n * source_h * row_pitch + group * depth",
@@ -235,20 +235,6 @@ def kernel(buffers, extents, begin, end, scratch, status):
                 for j in range($COLUMNS):
                     sums[sums_at + i * sums_row + j] = 0.0
     return 0
-"""
-
-_HALO = """
-halo_$compute(image, 0, row_pitch, x, source_at, source_w * groups * depth, groups * depth, depth,
-              -row0, source_h - row0, height, start, stop, width)
-"""
-
-_WIDEN_IMAGE = """
-for row in range(height):
-    for col in range(width):
-        for c in range(depth):
-            inside = row0 + row >= 0 and row0 + row < source_h and col >= start and col < stop
-            image[row * row_pitch + col * depth + c] = $element if inside else 0.0
-    source_at += source_w * groups * depth
 """
 
 _COPY_DY = """

@@ -7,11 +7,11 @@ loop, A is broadcast where it lies, B rows are read as vectors where they lie.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import ir
 
+from .micro_runs import RunsKernel
 from .tiles import MicroKernel
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
@@ -55,7 +55,7 @@ def _emit_row_loop(module: Any, kernel: MicroKernel) -> Any:
         tiles.append((_Tile(module, kernel, kernel.tile.tail_rows, clamped=True).function, kernel.tile.tail_rows))
     function = internal_function(module, kernel.name, _arguments(kernel))
     c, c_row, a, a_row, *operands, depth, count, resume = function.args
-    at = _const(0)
+    at = const(0)
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     for tile, rows in tiles:
         head, body, after = (function.append_basic_block(f"{label}{rows}") for label in ("head", "body", "after"))
@@ -65,7 +65,7 @@ def _emit_row_loop(module: Any, kernel: MicroKernel) -> Any:
         m = builder.phi(_I64)
         m.add_incoming(at, before)
         left = builder.sub(count, m)
-        builder.cbranch(builder.icmp_signed(">=", left, _const(rows if tile is full else 1)), body, after)
+        builder.cbranch(builder.icmp_signed(">=", left, const(rows if tile is full else 1)), body, after)
         builder.position_at_end(body)
         builder.call(
             tile,
@@ -80,7 +80,7 @@ def _emit_row_loop(module: Any, kernel: MicroKernel) -> Any:
                 resume,
             ],
         )
-        m.add_incoming(builder.add(m, _const(rows)), body)
+        m.add_incoming(builder.add(m, const(rows)), body)
         builder.branch(head)
         builder.position_at_end(after)
         at = m
@@ -88,52 +88,45 @@ def _emit_row_loop(module: Any, kernel: MicroKernel) -> Any:
     return function
 
 
-def _const(value: int) -> Any:
+def const(value: int) -> Any:
+    """A 64-bit integer."""
     return ir.Constant(_I64, value)
 
 
-def _phi(builder: Any, *incoming: tuple[Any, Any]) -> Any:
+def make_phi(builder: Any, *incoming: tuple[Any, Any]) -> Any:
+    """A phi of values by the block that control comes from."""
     phi = builder.phi(incoming[0][0].type)
     for value, block in incoming:
         phi.add_incoming(value, block)
     return phi
 
 
-@dataclass
-class _Tile:
-    """Builds the function of one register tile."""
+class RegisterTile:
+    """What the register tiles of both micro-kernels share: their function, its rows, and one step of k."""
 
-    module: Any
-    kernel: MicroKernel
-    rows: int
-    clamped: bool
-
-    def __post_init__(self) -> None:
-        scalar, self.align = scalar_type(self.kernel.dtype)
-        lanes = self.kernel.tile.lanes
+    def __init__(self, module: Any, kernel: MicroKernel | RunsKernel, name: str, arguments: list[Any], rows: int,
+                 clamped: bool) -> None:
+        self.kernel, self.rows, self.clamped = kernel, rows, clamped
+        scalar, self.align = scalar_type(kernel.dtype)
+        lanes = kernel.tile.lanes
         self.vector = ir.VectorType(scalar, lanes)
-        name = f"{self.kernel.name}_{'tail' if self.clamped else 'tile'}"
-        self.function = internal_function(self.module, name, _arguments(self.kernel))
+        self.function = internal_function(module, name, arguments)
         for arg in self.function.args:
             if isinstance(arg.type, ir.PointerType):
                 arg.add_attribute("noalias")
         # llvmlite's declare_intrinsic cannot name vector types: declare by name.
-        name = f"llvm.fma.v{lanes}{self.kernel.dtype}"
-        self.fma = self.module.globals.get(name) or ir.Function(
-            self.module, ir.FunctionType(self.vector, [self.vector] * 3), name
-        )
-        self._build()
+        fma = f"llvm.fma.v{lanes}{kernel.dtype}"
+        self.fma = module.globals.get(fma) or ir.Function(module, ir.FunctionType(self.vector, [self.vector] * 3), fma)
 
-    def _build(self) -> None:
-        c, c_row, a, a_row, *operands, depth, count, resume = self.function.args
+    def _begin(self, entry: Any, load: Any, head: Any) -> tuple[list[Any], Any, list[Any]]:
+        """The rows of C, the code of `head`, and the accumulators there: zero, or what C holds."""
+        c, c_row, _, a_row, *_, count, resume = self.function.args
         vectors = self.kernel.tile.vectors
-        block = self.function.append_basic_block
-        entry, load, head, loop, done = (block(label) for label in ("entry", "load", "head", "loop", "done"))
         top = ir.IRBuilder(entry)
         numbers = self._row_numbers(top, count)
         self.a_rows = [top.mul(number, a_row) for number in numbers]
         c_rows = [top.gep(c, [top.mul(number, c_row)]) for number in numbers]
-        top.cbranch(top.icmp_signed("!=", resume, _const(0)), load, head)
+        top.cbranch(top.icmp_signed("!=", resume, const(0)), load, head)
 
         start = ir.IRBuilder(load)
         loaded = [self._load(start, row, j) for row in c_rows for j in range(vectors)]
@@ -141,21 +134,13 @@ class _Tile:
 
         check = ir.IRBuilder(head)
         zero = ir.Constant(self.vector, [0.0] * self.kernel.tile.lanes)
-        first = [_phi(check, (zero, entry), (value, load)) for value in loaded]
-        check.cbranch(check.icmp_signed(">", depth, _const(0)), loop, done)
+        return c_rows, check, [make_phi(check, (zero, entry), (value, load)) for value in loaded]
 
-        body = ir.IRBuilder(loop)
-        k = _phi(body, (_const(0), head))
-        acc = [_phi(body, (value, head)) for value in first]
-        sums = self._step(body, acc, *self._addresses(body, a, operands, k, head))
-        after = body.add(k, _const(1))
-        k.add_incoming(after, loop)
-        for phi, value in zip(acc, sums, strict=True):
-            phi.add_incoming(value, loop)
-        body.cbranch(body.icmp_signed("<", after, depth), loop, done)
-
+    def _end(self, done: Any, c_rows: list[Any], first: tuple[list[Any], Any], last: tuple[list[Any], Any]) -> None:
+        """Store the accumulators: those of `first`, or those of `last`, by the block control comes from."""
         end = ir.IRBuilder(done)
-        final = [_phi(end, (x, head), (y, loop)) for x, y in zip(first, sums, strict=True)]
+        final = [make_phi(end, (x, first[1]), (y, last[1])) for x, y in zip(first[0], last[0], strict=True)]
+        vectors = self.kernel.tile.vectors
         for i, row in enumerate(c_rows):
             for j in range(vectors):
                 end.store(final[i * vectors + j], self._vector_at(end, row, j)).align = self.align
@@ -163,26 +148,11 @@ class _Tile:
 
     def _row_numbers(self, builder: Any, count: Any) -> list[Any]:
         """0, 1, 2 …; clamped, rows that are not there repeat the last one: same values, same stores."""
-        numbers = [_const(i) for i in range(self.rows)]
+        numbers = [const(i) for i in range(self.rows)]
         if self.clamped:
-            last = builder.sub(count, _const(1))
+            last = builder.sub(count, const(1))
             numbers[1:] = [builder.select(builder.icmp_signed("<", n, last), n, last) for n in numbers[1:]]
         return numbers
-
-    def _addresses(self, builder: Any, a: Any, operands: Any, k: Any, head: Any) -> tuple[Any, Any]:
-        """Where A's column and B's row of step k begin."""
-        if self.kernel.indexed:
-            b, table = operands
-            entry = builder.gep(table, [builder.shl(k, _const(1))])
-            return (
-                builder.gep(a, [builder.load(entry)]),
-                builder.gep(b, [builder.load(builder.gep(entry, [_const(1)]))]),
-            )
-        a_k, b, b_k = operands
-        a_at, b_at = _phi(builder, (a, head)), _phi(builder, (b, head))
-        a_at.add_incoming(builder.gep(a_at, [a_k]), builder.block)
-        b_at.add_incoming(builder.gep(b_at, [b_k]), builder.block)
-        return a_at, b_at
 
     def _step(self, builder: Any, acc: list[Any], a_at: Any, b_at: Any) -> list[Any]:
         """One k: all B vectors, then a splat and its multiply-adds row by row."""
@@ -209,10 +179,55 @@ class _Tile:
         return builder.shuffle_vector(lane0, undefined, mask)
 
     def _vector_at(self, builder: Any, pointer: Any, j: int) -> Any:
-        at = builder.gep(pointer, [_const(j * self.kernel.tile.lanes)])
+        at = builder.gep(pointer, [const(j * self.kernel.tile.lanes)])
         return builder.bitcast(at, self.vector.as_pointer())
 
     def _load(self, builder: Any, pointer: Any, j: int) -> Any:
         value = builder.load(self._vector_at(builder, pointer, j))
         value.align = self.align
         return value
+
+
+class _Tile(RegisterTile):
+    """Builds the function of one register tile."""
+
+    kernel: MicroKernel
+
+    def __init__(self, module: Any, kernel: MicroKernel, rows: int, clamped: bool) -> None:
+        name = f"{kernel.name}_{'tail' if clamped else 'tile'}"
+        super().__init__(module, kernel, name, _arguments(kernel), rows, clamped)
+        self._build()
+
+    def _build(self) -> None:
+        _, _, a, _, *operands, depth, _, _ = self.function.args
+        block = self.function.append_basic_block
+        entry, load, head, loop, done = (block(label) for label in ("entry", "load", "head", "loop", "done"))
+        c_rows, check, first = self._begin(entry, load, head)
+        check.cbranch(check.icmp_signed(">", depth, const(0)), loop, done)
+
+        body = ir.IRBuilder(loop)
+        k = make_phi(body, (const(0), head))
+        acc = [make_phi(body, (value, head)) for value in first]
+        sums = self._step(body, acc, *self._addresses(body, a, operands, k, head))
+        after = body.add(k, const(1))
+        k.add_incoming(after, loop)
+        for phi, value in zip(acc, sums, strict=True):
+            phi.add_incoming(value, loop)
+        body.cbranch(body.icmp_signed("<", after, depth), loop, done)
+
+        self._end(done, c_rows, (first, head), (sums, loop))
+
+    def _addresses(self, builder: Any, a: Any, operands: Any, k: Any, head: Any) -> tuple[Any, Any]:
+        """Where A's column and B's row of step k begin."""
+        if self.kernel.indexed:
+            b, table = operands
+            entry = builder.gep(table, [builder.shl(k, const(1))])
+            return (
+                builder.gep(a, [builder.load(entry)]),
+                builder.gep(b, [builder.load(builder.gep(entry, [const(1)]))]),
+            )
+        a_k, b, b_k = operands
+        a_at, b_at = make_phi(builder, (a, head)), make_phi(builder, (b, head))
+        a_at.add_incoming(builder.gep(a_at, [a_k]), builder.block)
+        b_at.add_incoming(builder.gep(b_at, [b_k]), builder.block)
+        return a_at, b_at
